@@ -1,0 +1,1 @@
+"""ClickHouse's side of the contract: how to reach it (`connection`) and the numbered migrations (`migrate`)."""
