@@ -1,0 +1,73 @@
+"""When a batch is full or old enough: plain functions of values and `now`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tailrace.ingestor.decode import Message
+from tailrace.ingestor.settings import BatchLimits
+from tailrace.schemas.streams import KafkaOffset, next_offset
+
+
+@dataclass(slots=True)
+class Gathering:
+    """The messages of one partition on their way into a batch.
+
+    Args:
+        start: The offset where the batch begins: the end of the one before it.
+        end: The offset after the last message, or after what the broker skipped behind it.
+    """
+
+    start: KafkaOffset
+    end: KafkaOffset
+    messages: list[Message] = field(default_factory=list)
+    bytes: int = 0
+    since: float = 0.0
+
+    def add(self, messages: Sequence[Message], end: KafkaOffset, now: float) -> None:
+        """Appends what was fetched.
+
+        Args:
+            messages: In offset order, following on what is there.
+            end: The consumer's position after them.
+            now: Monotonic seconds.
+        """
+        if not self.messages:
+            self.since = now
+        self.messages.extend(messages)
+        self.bytes += sum(len(message.value or b"") for message in messages)
+        self.end = end
+
+
+def is_due(gathering: Gathering, limits: BatchLimits, now: float) -> bool:
+    """Whether to insert now: full by lines or bytes, or its oldest message has waited long enough."""
+    if not gathering.messages:
+        return False
+    return is_full(gathering, limits) or now - gathering.since >= limits.seconds
+
+
+def is_full(gathering: Gathering, limits: BatchLimits) -> bool:
+    """Whether no more should be fetched for it."""
+    return len(gathering.messages) >= limits.rows or gathering.bytes >= limits.bytes
+
+
+def split_full(gathering: Gathering, limits: BatchLimits) -> tuple[Gathering, Gathering]:
+    """Cuts a batch at its limits.
+
+    Returns:
+        A batch within the limits (or one message over them in bytes), and what is left: empty when all fit.
+        Example: limits.rows = 3 on offsets 10, 11, 12, 15 with end 17 gives [10, 13) and [13, 17).
+    """
+    count, size = 0, 0
+    for message in gathering.messages:
+        if count >= limits.rows or (count and size + len(message.value or b"") > limits.bytes):
+            break
+        count += 1
+        size += len(message.value or b"")
+    if count == len(gathering.messages):
+        return gathering, Gathering(start=gathering.end, end=gathering.end)
+    cut = next_offset(KafkaOffset(gathering.messages[count - 1].offset))
+    rest = gathering.messages[count:]
+    first = Gathering(gathering.start, cut, gathering.messages[:count], size, gathering.since)
+    return first, Gathering(cut, gathering.end, rest, gathering.bytes - size, gathering.since)

@@ -1,0 +1,456 @@
+"""Records → Arrow columns.
+
+One builder a table. Strings that repeat (names, types, projects, trace ids) are dictionary-coded while they are
+appended: ClickHouse takes such columns several times faster than plain strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from tailrace.schemas.records import (
+    EventEnd,
+    EventStart,
+    ExceptionRecord,
+    Feedback,
+    GroundTruth,
+    Metadata,
+    Object,
+    Prediction,
+    Record,
+    Tags,
+    Text,
+    TraceContext,
+)
+
+NULL, STRING, NUMBER, BOOL, JSON = range(5)
+"""What a tag's value was: the codes of the column `tags.kind`."""
+
+_NAN = float("nan")
+_NUMBER_TOKENS = frozenset({"NaN", "Infinity", "-Infinity"})
+
+
+class Interned:
+    """A column of strings that repeat: indices into the distinct values."""
+
+    __slots__ = ("_codes", "_indices")
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._indices: list[int] = []
+
+    def append(self, value: str) -> None:
+        """Adds one row."""
+        codes = self._codes
+        self._indices.append(codes.setdefault(value, len(codes)))
+
+    def to_arrow(self) -> pa.Array:
+        """A dictionary array."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._indices, pa.int32()), strings(list(self._codes)))
+
+
+def strings(values: list[str]) -> pa.Array:
+    """Text as Arrow. ClickHouse strings are bytes, so text that UTF-8 cannot hold (lone surrogates) goes as WTF-8."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([value.encode("utf-8", "surrogatepass") for value in values], pa.binary())
+
+
+def _times(values: list[int]) -> pa.Array:
+    return pa.array(values, pa.int64()).cast(pa.timestamp("us", "UTC"))
+
+
+class Columns:
+    """The columns that every record table has. Subclasses add those of their kind."""
+
+    table: str
+    """The ClickHouse table."""
+
+    def __init__(self) -> None:
+        self.project_id = Interned()
+        self.trace_id = Interned()
+        self.trace_ts: list[int] = []
+        self.ts: list[int] = []
+        self.line_hash: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def append_common(self, record: Record, ts: int, trace_ts: int, line_hash: int) -> None:
+        """The common part of one row; the caller appends the rest."""
+        self.project_id.append(record.project_id)
+        self.trace_id.append(record.trace_id)
+        self.trace_ts.append(trace_ts)
+        self.ts.append(ts)
+        self.line_hash.append(line_hash)
+
+    def append(self, record: Any) -> None:
+        """What is particular to the kind, after `append_common`."""
+        raise NotImplementedError
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as one table with a single record batch."""
+        return pa.table(
+            {
+                "project_id": self.project_id.to_arrow(),
+                "trace_id": self.trace_id.to_arrow(),
+                "trace_ts": _times(self.trace_ts),
+                "ts": _times(self.ts),
+                "line_hash": pa.array(self.line_hash, pa.uint64()),
+                **self.own(),
+            }
+        )
+
+    def own(self) -> dict[str, pa.Array]:
+        """The columns that only this table has."""
+        raise NotImplementedError
+
+
+class LogColumns(Columns):
+    """`text` records."""
+
+    table = "logs"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = Interned()
+        self.message: list[str] = []
+
+    def append(self, record: Text) -> None:
+        """One row."""
+        self.level.append(record.level)
+        self.message.append(record.message)
+
+    def own(self) -> dict[str, pa.Array]:
+        """The columns that only this table has."""
+        return {"level": self.level.to_arrow(), "message": strings(self.message)}
+
+
+class TagColumns(Columns):
+    """`tags` records: a row a line, the tags in arrays of equal length; ClickHouse unfolds them into `tags`.
+
+    The cost to keep down is Python work per tag. So a tag is two integers here, one for its (name, type, group) and
+    one for its value; what these stand for is kept once for each that differs, and put in place by Arrow.
+    """
+
+    table = "tag_lines"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: list[int] = [0]
+        self._keys: list[int] = []
+        self._values: list[int] = []
+        self._key_codes: dict[tuple[str, str, str | None], int] = {}
+        self._text_codes: dict[str, int] = {}
+        self._metric_codes: dict[str, int] = {}
+        self._kinds: list[int] = []
+        self._texts: list[str] = []
+        self._numbers: list[float] = []
+
+    def append(self, record: Tags) -> None:
+        """One row."""
+        key_codes = self._key_codes
+        for tag in record.tags:
+            key = (tag.name, tag.type, tag.group)
+            code = key_codes.get(key)
+            if code is None:
+                code = key_codes[key] = len(key_codes)
+            self._keys.append(code)
+            value = tag.value
+            if type(value) is str:
+                codes = self._metric_codes if tag.type == "metric" else self._text_codes
+                code = codes.get(value)
+                if code is None:
+                    code = codes[value] = self._new_value(value, tag.type)
+            else:
+                # Not looked up: 1, 1.0 and True are one key to a dict and three values to us.
+                code = self._new_value(value, tag.type)
+            self._values.append(code)
+        self._ends.append(len(self._keys))
+
+    def _new_value(self, value: Any, tag_type: str) -> int:
+        kind, text, number = tag_value(value, tag_type)
+        self._kinds.append(kind)
+        self._texts.append(text)
+        self._numbers.append(number)
+        return len(self._kinds) - 1
+
+    def own(self) -> dict[str, pa.Array]:
+        """The columns that only this table has."""
+        keys = pa.array(self._keys, pa.int32())
+        values = pa.array(self._values, pa.int32())
+        name, kind, group = Interned(), Interned(), Interned()
+        for key_name, key_type, key_group in self._key_codes:
+            name.append(key_name)
+            kind.append(key_type)
+            group.append(key_group or "")
+        columns = {
+            "name": name.to_arrow().take(keys),
+            "type": kind.to_arrow().take(keys),
+            "group": group.to_arrow().take(keys),
+            "kind": pa.array(self._kinds, pa.int8()).take(values),
+            "str": strings(self._texts).take(values),
+            "num": pa.array(self._numbers, pa.float64()).take(values),
+        }
+        ends = pa.array(self._ends, pa.int32())
+        return {f"tags.{name}": pa.ListArray.from_arrays(ends, column) for name, column in columns.items()}
+
+
+def tag_value(value: Any, tag_type: str) -> tuple[int, str, float]:
+    """What a tag's value is stored as.
+
+    Args:
+        value: As decoded from JSON.
+        tag_type: A `metric` whose value is text that reads as a finite number (or one of the tokens `NaN`,
+            `Infinity`, `-Infinity`) is that number, and keeps its text.
+
+    Returns:
+        The code of its kind, its text, and its number (NaN for what is neither number nor boolean).
+    """
+    if type(value) is str:
+        if tag_type == "metric":
+            number = _finite(value)
+            if number is not None:
+                return NUMBER, value, number
+        return STRING, value, _NAN
+    if type(value) is float:
+        return NUMBER, repr(value), value
+    if type(value) is int:
+        return NUMBER, _digits(value), _to_float(value)
+    if type(value) is bool:
+        return BOOL, "true" if value else "false", float(value)
+    if value is None:
+        return NULL, "", _NAN
+    return JSON, _json_text(value), _NAN
+
+
+def _finite(text: str) -> float | None:
+    if text in _NUMBER_TOKENS:
+        return float(text)
+    if not text.isascii() or "_" in text or (not text[-1:].isdigit() and text[-1:] != "."):
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number - number == 0 else None
+
+
+def _to_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _digits(value: int) -> str:
+    try:
+        return str(value)
+    except ValueError:  # over CPython's limit of 4,300 digits; hexadecimal has none
+        return hex(value)
+
+
+def _json_text(value: Any) -> str:
+    from tailrace.schemas.dialects.tolerant import to_raw
+
+    return bytes(to_raw(value)).decode()
+
+
+class ObjectColumns(Columns):
+    """`object` records."""
+
+    table = "objects"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ref: list[str] = []
+        self.type = Interned()
+        self.data: list[bytes] = []
+
+    def append(self, record: Object) -> None:
+        """One row."""
+        self.ref.append(record.ref)
+        self.type.append(record.type)
+        self.data.append(bytes(record.data))
+
+    def own(self) -> dict[str, pa.Array]:
+        """The columns that only this table has."""
+        return {"ref": strings(self.ref), "type": self.type.to_arrow(), "data": _payloads(self.data)}
+
+
+def _payloads(values: list[bytes]) -> pa.Array:
+    return pa.array(values, pa.binary())
+
+
+Getter = Callable[[Any], Any]
+
+
+class PlainColumns(Columns):
+    """A rarer kind, by a list of columns: text, payloads, numbers or lists of text."""
+
+    def __init__(
+        self, table: str, columns: dict[str, tuple[Getter, Callable[[list[Any]], pa.Array]]]
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self._columns = columns
+        self._values: dict[str, list[Any]] = {name: [] for name in columns}
+
+    def append(self, record: Any) -> None:
+        """One row."""
+        for name, (getter, _) in self._columns.items():
+            self._values[name].append(getter(record))
+
+    def own(self) -> dict[str, pa.Array]:
+        """The columns that only this table has."""
+        return {name: to_arrow(self._values[name]) for name, (_, to_arrow) in self._columns.items()}
+
+
+def _text(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    return (lambda record: getattr(record, name, None) or ""), strings
+
+
+def _payload(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    return (lambda record: bytes(getattr(record, name, b""))), _payloads
+
+
+def _number(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    return (lambda record: getattr(record, name)), (lambda values: pa.array(values, pa.float64()))
+
+
+def _texts(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    def to_arrow(values: list[list[str]]) -> pa.Array:
+        ends = [0]
+        for value in values:
+            ends.append(ends[-1] + len(value))
+        return pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()), strings([item for value in values for item in value])
+        )
+
+    return (lambda record: getattr(record, name) or []), to_arrow
+
+
+def _user_id(record: TraceContext) -> str:
+    if isinstance(record.user, dict):
+        return str(record.user.get("id") or "")
+    return record.user or ""
+
+
+def _user(record: TraceContext) -> bytes:
+    return b"" if record.user is None else msgspec.json.encode(record.user)
+
+
+def _event(phase: int) -> dict[str, tuple[Getter, Callable[[list[Any]], pa.Array]]]:
+    return {
+        "event_id": _text("event_id"),
+        "phase": ((lambda _record: phase), (lambda values: pa.array(values, pa.int8()))),
+        "parent_id": _text("parent_id"),
+        "event_type": _text("event_type"),
+        "name": _text("name"),
+        "input": _payload("input"),
+        "output": _payload("output"),
+        "status": _text("status"),
+        "error": _text("error"),
+        "usage": _payload("usage"),
+    }
+
+
+_BUILDERS: dict[type[Record], Callable[[], Columns]] = {
+    Text: LogColumns,
+    Tags: TagColumns,
+    Object: ObjectColumns,
+    TraceContext: lambda: PlainColumns(
+        "traces",
+        {
+            "name": _text("name"),
+            "conversation_id": _text("conversation_id"),
+            "session_id": _text("session_id"),
+            "user_id": (_user_id, strings),
+            "user": (_user, _payloads),
+            "metadata": _payload("metadata"),
+        },
+    ),
+    EventStart: lambda: PlainColumns("event_lines", _event(1)),
+    EventEnd: lambda: PlainColumns("event_lines", _event(2)),
+    Feedback: lambda: PlainColumns(
+        "feedback",
+        {
+            "feedback_tag": _text("feedback_tag"),
+            "feedback_text": _text("feedback_text"),
+            "score": _number("score"),
+        },
+    ),
+    Prediction: lambda: PlainColumns(
+        "predictions",
+        {
+            "deployment": _text("deployment"),
+            "prediction_id": _text("prediction_id"),
+            "features": _payload("features"),
+            "prediction": _payload("prediction"),
+        },
+    ),
+    GroundTruth: lambda: PlainColumns(
+        "ground_truths",
+        {
+            "deployment": _text("deployment"),
+            "prediction_id": _text("prediction_id"),
+            "label": _payload("label"),
+            "prediction": _payload("prediction"),
+            "segments": _texts("segments"),
+        },
+    ),
+    ExceptionRecord: lambda: PlainColumns(
+        "exceptions",
+        {
+            "deployment": _text("deployment"),
+            "message": _text("message"),
+            "stack_trace": _text("stack_trace"),
+            "extra_info": _payload("extra_info"),
+        },
+    ),
+    Metadata: lambda: PlainColumns(
+        "metadata", {"deployment": _text("deployment"), "entries": _payload("entries")}
+    ),
+}
+
+
+class RecordColumns:
+    """All tables of one batch."""
+
+    def __init__(self) -> None:
+        self._builders: dict[type[Record], Columns] = {}
+
+    def append(self, record: Record, ts: int, trace_ts: int, line_hash: int) -> None:
+        """One record, in the table of its kind.
+
+        Args:
+            record: The record.
+            ts: Its time, in microseconds since the epoch.
+            trace_ts: When its trace began, likewise.
+            line_hash: xxh3-64 of the line.
+        """
+        kind = type(record)
+        builder = self._builders.get(kind)
+        if builder is None:
+            builder = self._builders[kind] = _BUILDERS[kind]()
+        builder.append(record)
+        builder.append_common(record, ts, trace_ts, line_hash)
+
+    def to_arrow(self) -> list[tuple[str, pa.Table]]:
+        """The tables that got rows, by name. Starts and ends of events share one table, hence one insert."""
+        tables: dict[str, list[pa.Table]] = {}
+        for builder in self._builders.values():
+            tables.setdefault(builder.table, []).append(builder.to_arrow())
+        return [
+            (name, parts[0] if len(parts) == 1 else _joined(parts)) for name, parts in sorted(tables.items())
+        ]
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    """One record batch, since ClickHouse counts every batch of an insert as a block of its own."""
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()

@@ -1,0 +1,224 @@
+"""Partitions of a topic → messages with their offsets. The only file of this room that knows aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+
+from tailrace.ingestor import intents
+from tailrace.ingestor.decode import OVERSIZED_HEADER, Message
+from tailrace.ingestor.intents import PartitionIntent
+from tailrace.ingestor.settings import IngestSettings
+from tailrace.schemas.errors import KafkaRefused, KafkaUnavailable
+from tailrace.schemas.kafka import KafkaConnection, translate_kafka
+from tailrace.schemas.streams import KafkaOffset, next_offset
+
+log = logging.getLogger("tailrace.ingestor")
+
+FETCH_BYTES = 8 * 1024 * 1024
+"""What one fetch of one partition returns at most, unless a single message is larger."""
+_CALL_TIMEOUT_MS = 30_000
+
+
+class Fetched(NamedTuple):
+    """What came from one partition.
+
+    Args:
+        messages: In offset order.
+        end: The offset after the last of them.
+    """
+
+    messages: list[Message]
+    end: KafkaOffset
+
+
+class PartitionLost(Exception):
+    """A commit came too late: the group has given the partition to somebody else. Not an error of ours."""
+
+
+Assigned = Callable[[Mapping[int, PartitionIntent]], Awaitable[None]]
+Revoked = Callable[[], Awaitable[None]]
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no type information
+    def __init__(self, assigned: Callable[[Iterable[Any]], Awaitable[None]], revoked: Revoked) -> None:
+        self._assigned = assigned
+        self._revoked = revoked
+
+    async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        await self._assigned(assigned)
+
+    async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        await self._revoked()
+
+
+class PartitionConsumer:
+    """A member of the consumer group.
+
+    Args:
+        connection: The brokers.
+        settings: Topic, group, timeouts.
+        assigned: Called with what the group's offsets say of each partition that this member now has, before
+            anything is fetched from them.
+        revoked: Called before they go to somebody else; the group waits for it.
+    """
+
+    def __init__(
+        self, connection: KafkaConnection, settings: IngestSettings, assigned: Assigned, revoked: Revoked
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._assigned = assigned
+        self._revoked = revoked
+        self._consumer: Any = None
+        self._admin: Any = None
+
+    async def start(self) -> None:
+        """Connect and join the group; waits for the topic to appear unless told to run once.
+
+        Raises:
+            KafkaRefused: Credentials, permission, or no such topic with `once`.
+        """
+        settings, arguments = self._settings, self._connection.client_arguments()
+        async with self._translated():
+            self._admin = AIOKafkaAdminClient(**arguments)
+            await self._with_retry(self._admin.start)
+            await self._await_topic()
+            self._consumer = AIOKafkaConsumer(
+                **arguments,
+                group_id=settings.group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                max_partition_fetch_bytes=max(FETCH_BYTES, settings.max_line_bytes),
+                fetch_max_wait_ms=100,
+                session_timeout_ms=int(settings.session_timeout * 1000),
+                heartbeat_interval_ms=int(settings.session_timeout * 1000 / 10),
+                max_poll_interval_ms=max(300_000, int(settings.session_timeout * 1000)),
+            )
+            self._consumer.subscribe([settings.topic], listener=_Listener(self._on_assigned, self._revoked))
+            await self._with_retry(self._consumer.start)
+
+    async def stop(self) -> None:
+        """Leave the group. Commits nothing."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def fetch(self, wait: float, paused: Iterable[int]) -> dict[int, Fetched]:
+        """What has arrived, waiting up to `wait` seconds for something.
+
+        Args:
+            wait: Seconds.
+            paused: Partitions to leave alone this time.
+
+        Raises:
+            KafkaRefused: The broker refuses us.
+        """
+        consumer, topic = self._consumer, self._settings.topic
+        async with self._translated():
+            waiting = {TopicPartition(topic, partition) for partition in paused} & consumer.assignment()
+            consumer.pause(*(waiting - consumer.paused()))
+            consumer.resume(*(consumer.paused() - waiting))
+            records = await consumer.getmany(timeout_ms=int(wait * 1000))
+        return {
+            partition.partition: Fetched(
+                [_message(record) for record in found], next_offset(found[-1].offset)
+            )
+            for partition, found in records.items()
+            if found
+        }
+
+    async def commit(self, offsets: Mapping[int, tuple[KafkaOffset, str]]) -> None:
+        """Commit offsets with metadata; retries while the coordinator is away.
+
+        Raises:
+            PartitionLost: The group has moved on without us.
+        """
+        topic = self._settings.topic
+        arguments = {TopicPartition(topic, partition): value for partition, value in offsets.items()}
+        try:
+            await self._with_retry(lambda: self._consumer.commit(arguments))
+        except (CommitFailedError, IllegalStateError) as exc:
+            raise PartitionLost(str(exc)) from exc
+        except KafkaError as exc:
+            raise translate_kafka(exc, self._connection.brokers) from exc
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, KafkaOffset]:
+        """The offset after the last message that is committed now, of each partition."""
+        topic = self._settings.topic
+        async with self._translated():
+            found = await self._consumer.end_offsets(
+                [TopicPartition(topic, partition) for partition in partitions]
+            )
+        return {partition.partition: KafkaOffset(offset) for partition, offset in found.items()}
+
+    async def position(self, partition: int) -> KafkaOffset:
+        """The offset of the next message that `fetch` would return, or of a later one."""
+        async with self._translated():
+            return KafkaOffset(await self._consumer.position(TopicPartition(self._settings.topic, partition)))
+
+    async def _on_assigned(self, assigned: Iterable[Any]) -> None:
+        partitions = list(assigned)
+        found: dict[int, PartitionIntent] = {}
+        if partitions:
+            committed = await self._with_retry(
+                lambda: self._admin.list_consumer_group_offsets(self._settings.group, partitions=partitions)
+            )
+            for partition, value in committed.items():
+                if value.offset >= 0:
+                    found[partition.partition] = intents.decode(value.offset, value.metadata)
+            starts = [partition for partition in partitions if partition.partition not in found]
+            if starts:
+                for partition, offset in (await self._consumer.beginning_offsets(starts)).items():
+                    found[partition.partition] = PartitionIntent(KafkaOffset(offset))
+        await self._assigned(found)
+
+    async def _await_topic(self) -> None:
+        topic, warned = self._settings.topic, False
+        while topic not in await self._admin.list_topics():
+            if self._settings.once:
+                raise KafkaRefused(f"there is no topic {topic!r} at {self._connection.brokers}")
+            if not warned:
+                log.warning("there is no topic %r yet; waiting for a shipper to create it", topic)
+                warned = True
+            await asyncio.sleep(1.0)
+
+    async def _with_retry(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except (CommitFailedError, IllegalStateError):
+                raise
+            except (KafkaError, OSError) as exc:
+                error = translate_kafka(exc, self._connection.brokers)
+                if not isinstance(error, KafkaUnavailable):
+                    raise error from exc
+                failures += 1
+                delay = self._settings.retry.delay(failures, 0.5)
+                log.warning("%s; next attempt in %.1f s", error, delay)
+                await asyncio.sleep(delay)
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (KafkaError, OSError) as exc:
+            raise translate_kafka(exc, self._connection.brokers) from exc
+
+
+def _message(record: Any) -> Message:
+    oversized = 0
+    for name, value in record.headers:
+        if name == OVERSIZED_HEADER and value.isdigit():
+            oversized = int(value)
+    return Message(record.offset, record.value, record.key, oversized)

@@ -1,0 +1,312 @@
+"""Messages or file chunks → records in columns, or dead letters. Nothing is dropped: lines = rows + dead letters + blank.
+
+The same bytes in the same order give the same batch, which is what makes inserting a range again harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
+import pyarrow as pa
+import xxhash
+
+from tailrace.ingestor.columns import RecordColumns, strings
+from tailrace.schemas.dialects.recognise import LineDecoder
+from tailrace.schemas.errors import Reason, RecordError
+from tailrace.schemas.streams import FileChunk
+from tailrace.schemas.timestamps import TimestampParser, trace_start
+
+HEAD_BYTES = 64 * 1024
+"""How much of a line over the limit is kept with its dead letter."""
+OVERSIZED_HEADER = "tailrace-oversized"
+"""Header of a Kafka message that holds only the head of its line; its value is the whole length in digits."""
+
+
+class Origin(msgspec.Struct, frozen=True, gc=False):
+    """Where a line came from. What is not known is -1 or empty."""
+
+    source: Literal["kafka", "file"]
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    item: int = 0
+    file_id: str = ""
+    file: str = ""
+    byte: int = -1
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A line that cannot become a record.
+
+    Args:
+        origin: Where it came from.
+        raw: Its bytes, or their head when it was longer than the limit.
+        length: Bytes of the whole line.
+        reason: The class of fault.
+        detail: One sentence.
+        column: Byte in the line, or -1.
+    """
+
+    origin: Origin
+    raw: bytes
+    length: int
+    reason: Reason
+    detail: str
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka message: a line, or several.
+
+    Args:
+        offset: Its offset.
+        value: `None` for a tombstone.
+        key: `<file id>@<byte>` when our shipper wrote it.
+        oversized: Length of the whole line when `value` is only its head, else 0.
+    """
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    oversized: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What one range of one stream held; becomes a row of the ledger.
+
+    Args:
+        stream: `<topic>/<partition>`, or `file:<file id>`.
+        start: First offset or byte.
+        end: The one after the last.
+    """
+
+    stream: str
+    start: int
+    end: int
+    path: str = ""
+    lines: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+    blank: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Everything that is inserted for some ranges.
+
+    Args:
+        tables: Record tables by name, each a single Arrow record batch, in the order of insertion.
+        dead_letters: Lines that became none.
+        spans: What each range held.
+    """
+
+    tables: Sequence[tuple[str, pa.Table]]
+    dead_letters: Sequence[DeadLetter]
+    spans: Sequence[Span]
+
+    @property
+    def lines(self) -> int:
+        """How many lines there were, blank ones included."""
+        return sum(span.lines for span in self.spans)
+
+    @property
+    def rows(self) -> int:
+        """How many became records."""
+        return sum(span.rows for span in self.spans)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all lines."""
+        return sum(span.bytes for span in self.spans)
+
+
+@dataclass(slots=True)
+class _Tally:
+    lines: int = 0
+    rows: int = 0
+    dead: int = 0
+    blank: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class BatchDecoder:
+    """Gathers one batch. Pure: no clock, no IO.
+
+    Args:
+        max_line_bytes: A longer line is a dead letter, kept by its head.
+    """
+
+    max_line_bytes: int
+    _lines: LineDecoder = field(default_factory=LineDecoder)
+    _times: TimestampParser = field(default_factory=TimestampParser)
+    _columns: RecordColumns = field(default_factory=RecordColumns)
+    _dead: list[DeadLetter] = field(default_factory=list)
+    _spans: list[Span] = field(default_factory=list)
+
+    def add_chunk(self, chunk: FileChunk) -> None:
+        """The lines of a chunk of a file."""
+        tally = _Tally()
+        origin = Origin("file", file_id=chunk.file.id, file=chunk.file.path, byte=chunk.start)
+        if chunk.oversized is not None:
+            self._add_oversized(chunk.oversized, chunk.end - chunk.start, origin, tally)
+        else:
+            self._add_lines(chunk.data, origin, tally)
+        span = Span(f"file:{chunk.file.id}", chunk.start, chunk.end, path=chunk.file.path)
+        self._close(span, tally)
+
+    def add_messages(
+        self, topic: str, partition: int, start: int, end: int, messages: Iterable[Message]
+    ) -> None:
+        """The messages of `[start, end)` of a partition; offsets may be missing between them (transaction markers)."""
+        tally = _Tally()
+        for message in messages:
+            value = message.value or b""
+            if message.oversized:
+                origin = _kafka_origin(topic, partition, message)
+                self._add_oversized(value, message.oversized, origin, tally)
+            elif b"\n" in value:
+                self._add_lines(value, _kafka_origin(topic, partition, message), tally)
+            else:
+                tally.lines += 1
+                tally.bytes += len(value)
+                self._add_line(value, tally, topic, partition, message)
+        self._close(Span(f"{topic}/{partition}", start, end), tally)
+
+    def finish(self) -> DecodedBatch:
+        """The batch. The decoder is spent."""
+        return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans)
+
+    def _close(self, span: Span, tally: _Tally) -> None:
+        self._spans.append(
+            replace(
+                span,
+                lines=tally.lines,
+                rows=tally.rows,
+                dead_letters=tally.dead,
+                blank=tally.blank,
+                bytes=tally.bytes,
+            )
+        )
+
+    def _add_lines(self, data: bytes, origin: Origin, tally: _Tally) -> None:
+        """Lines that lie one after the other; `origin` is that of the first."""
+        lines = data.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        tally.lines += len(lines)
+        tally.bytes += len(data)
+        position = 0
+        for item, line in enumerate(lines):
+            fault = self._try_line(line, tally)
+            if fault is not None:
+                byte = origin.byte + position if origin.byte >= 0 else -1
+                item_number = item if origin.source == "kafka" else 0
+                self._bury(
+                    line,
+                    len(line),
+                    fault,
+                    msgspec.structs.replace(origin, byte=byte, item=item_number),
+                    tally,
+                )
+            position += len(line) + 1
+
+    def _add_line(self, line: bytes, tally: _Tally, topic: str, partition: int, message: Message) -> None:
+        fault = self._try_line(line, tally)
+        if fault is not None:
+            self._bury(line, len(line), fault, _kafka_origin(topic, partition, message), tally)
+
+    def _try_line(self, line: bytes, tally: _Tally) -> RecordError | None:
+        """Appends the line's record; hands back what is wrong with it when it has none."""
+        if not line or line.isspace():
+            tally.blank += 1
+            return None
+        if len(line) > self.max_line_bytes:
+            return _too_long(len(line), self.max_line_bytes)
+        try:
+            record, content, _ = self._lines.decode(line)
+            ts = self._times.parse(record.ts)
+            given = record.trace_ts
+            trace_ts = trace_start(record.trace_id, ts)
+            if trace_ts is None:
+                trace_ts = ts if given is None else self._times.parse(given)
+        except RecordError as error:
+            return error
+        self._columns.append(record, ts, trace_ts, xxhash.xxh3_64_intdigest(content))
+        tally.rows += 1
+        return None
+
+    def _add_oversized(self, head: bytes, length: int, origin: Origin, tally: _Tally) -> None:
+        tally.lines += 1
+        tally.bytes += length
+        self._bury(head, length, _too_long(length, self.max_line_bytes), origin, tally)
+
+    def _bury(self, line: bytes, length: int, fault: RecordError, origin: Origin, tally: _Tally) -> None:
+        tally.dead += 1
+        raw = line if length <= self.max_line_bytes else line[:HEAD_BYTES]
+        column = -1 if fault.column is None else fault.column
+        self._dead.append(DeadLetter(origin, raw, length, fault.reason, fault.detail, column))
+
+
+def _too_long(length: int, limit: int) -> RecordError:
+    return RecordError(Reason.TOO_LONG, f"the line has {length} bytes, the limit is {limit}")
+
+
+def _kafka_origin(topic: str, partition: int, message: Message) -> Origin:
+    file_id, byte = _file_origin(message.key)
+    return Origin("kafka", topic, partition, message.offset, file_id=file_id, byte=byte)
+
+
+def _file_origin(key: bytes | None) -> tuple[str, int]:
+    """What our shipper writes as a message's key; other producers' keys say nothing of a file."""
+    file_id, separator, byte = (key or b"").decode("utf-8", "replace").rpartition("@")
+    if separator and byte.isascii() and byte.isdigit():
+        return file_id, int(byte)
+    return "", -1
+
+
+def dead_letter_table(letters: Sequence[DeadLetter], received_at: int) -> pa.Table:
+    """Dead letters as columns.
+
+    Args:
+        letters: At least one.
+        received_at: Microseconds since the epoch.
+    """
+    origins = [letter.origin for letter in letters]
+    return pa.table(
+        {
+            "received_at": pa.array([received_at] * len(letters), pa.timestamp("us", "UTC")),
+            "reason": strings([letter.reason.value for letter in letters]),
+            "detail": strings([letter.detail for letter in letters]),
+            "column": pa.array([letter.column for letter in letters], pa.int64()),
+            "source": pa.array([1 if origin.source == "kafka" else 2 for origin in origins], pa.int8()),
+            "topic": strings([origin.topic for origin in origins]),
+            "partition": pa.array([origin.partition for origin in origins], pa.int32()),
+            "offset": pa.array([origin.offset for origin in origins], pa.int64()),
+            "item": pa.array([origin.item for origin in origins], pa.uint32()),
+            "file_id": strings([origin.file_id for origin in origins]),
+            "file": strings([origin.file for origin in origins]),
+            "byte": pa.array([origin.byte for origin in origins], pa.int64()),
+            "length": pa.array([letter.length for letter in letters], pa.uint64()),
+            "raw": pa.array([letter.raw for letter in letters], pa.binary()),
+        }
+    )
+
+
+def ledger_table(spans: Sequence[Span], token: str) -> pa.Table:
+    """What the ranges held, as rows of the ledger."""
+    numbers = ("start", "end", "lines", "rows", "dead_letters", "blank", "bytes")
+    return pa.table(
+        {
+            "stream": strings([span.stream for span in spans]),
+            "token": strings([token] * len(spans)),
+            "path": strings([span.path for span in spans]),
+            **{name: pa.array([getattr(span, name) for span in spans], pa.uint64()) for name in numbers},
+        }
+    )

@@ -1,0 +1,297 @@
+"""The Kafka ingestor: fetch → gather → decode → intent → insert → commit, until it is told to stop.
+
+Progress is the group's committed offset and nothing else. It moves to `end` only when the ledger row of
+`[start, end)` is in; before the first insert of a range the offset carries the intent (`intents.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from tailrace.ingestor import intents
+from tailrace.ingestor.batch import Gathering, is_due, is_full, split_full
+from tailrace.ingestor.consume import PartitionConsumer, PartitionLost
+from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
+from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter
+from tailrace.ingestor.intents import PartitionIntent
+from tailrace.ingestor.settings import IngestSettings
+from tailrace.schemas.kafka import KafkaConnection
+from tailrace.schemas.streams import KafkaOffset
+
+log = logging.getLogger("tailrace.ingestor")
+
+_IN_FLIGHT = 2
+"""Batches between gathering and commit: one is inserted while the next is decoded."""
+_STOP_SECONDS = 20.0
+"""How long a stop or a rebalance waits for the batch under way."""
+
+
+class _Partition:
+    """One partition that this member has.
+
+    Args:
+        intent: What the committed offset said when it was assigned.
+    """
+
+    def __init__(self, intent: PartitionIntent) -> None:
+        self.gathering = Gathering(intent.start, intent.start)
+        self.replay_end = intent.end
+        self.stored = intent.start
+        self.committed = intent.start
+        self.in_flight = 0
+
+    def take(
+        self, settings: IngestSettings, now: float, position: KafkaOffset, flush: bool
+    ) -> Gathering | None:
+        """The next batch, if one is due.
+
+        A range that an earlier owner announced is cut exactly as it was announced.
+
+        Args:
+            settings: The limits.
+            now: Monotonic seconds.
+            position: What will be fetched next: nothing before it is still to come.
+            flush: Take what is there, however little.
+        """
+        gathering = self.gathering
+        if self.replay_end is not None:
+            return self._take_replay(self.replay_end, position)
+        if not (is_due(gathering, settings.limits, now) or (flush and gathering.messages)):
+            return None
+        batch, self.gathering = split_full(gathering, settings.limits)
+        return batch
+
+    def _take_replay(self, end: KafkaOffset, position: KafkaOffset) -> Gathering | None:
+        if position < end and self.gathering.end < end:
+            return None
+        inside = [message for message in self.gathering.messages if message.offset < end]
+        after = self.gathering.messages[len(inside) :]
+        batch = Gathering(self.gathering.start, end, inside, 0, self.gathering.since)
+        rest = Gathering(end, max(end, self.gathering.end), after, 0, self.gathering.since)
+        rest.bytes = sum(len(message.value or b"") for message in after)
+        self.gathering = rest
+        self.replay_end = None
+        return batch
+
+
+class Ingestor:
+    """One member of the consumer group, writing to one ClickHouse.
+
+    Args:
+        connection: Kafka.
+        writer: ClickHouse.
+        settings: The rest.
+        monotonic: Seconds for ages of batches.
+        clock: Seconds since the epoch, for intents and dead letters.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        writer: TableWriter,
+        settings: IngestSettings,
+        monotonic: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._monotonic = monotonic
+        self._clock = clock
+        self._consumer = PartitionConsumer(connection, settings, self._assigned, self._revoked)
+        self._decode_thread = ThreadPoolExecutor(1, "tailrace-decode")
+        self._insert_thread = ThreadPoolExecutor(1, "tailrace-insert")
+        self._inserter = Inserter(writer, self._insert_thread, settings.retry, clock)
+        self._partitions: dict[int, _Partition] = {}
+        self._targets: dict[int, KafkaOffset] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_order = asyncio.Lock()
+        self._stop = asyncio.Event()
+
+    @property
+    def stats(self) -> InsertStats:
+        """Totals since the start."""
+        return self._inserter.stats
+
+    def stop(self) -> None:
+        """Ask `run` to finish the batch under way, commit and return. Safe from a signal handler of the loop."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Ingest until `stop`, or with `once` until the end that the topic had at the start.
+
+        Raises:
+            FatalError: Going on would lose or repeat data, or the other side refuses for good.
+        """
+        try:
+            await self._consumer.start()
+            while not self._stop.is_set() and not await self._is_done():
+                await self._round()
+            await self._finish()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            with suppress(Exception):
+                await self._consumer.stop()
+            self._decode_thread.shutdown(wait=False, cancel_futures=True)
+            self._insert_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _round(self) -> None:
+        """Fetch, gather, start what is due, and let errors of what was started surface."""
+        settings = self._settings
+        full = [
+            number
+            for number, partition in self._partitions.items()
+            if is_full(partition.gathering, settings.limits)
+        ]
+        fetched = await self._consumer.fetch(min(0.05, settings.limits.seconds), full)
+        now = self._monotonic()
+        for number, (messages, end) in fetched.items():
+            if partition := self._partitions.get(number):
+                partition.gathering.add(messages, end, now)
+        await self._start_due(now, flush=False)
+        self._surface()
+        await self._commit_idle()
+
+    def _full(self) -> list[int]:
+        """Partitions to fetch no more from: full themselves, or all together holding two batches."""
+        limits = self._settings.limits
+        held = sum(partition.gathering.bytes for partition in self._partitions.values())
+        return [
+            number
+            for number, partition in self._partitions.items()
+            if is_full(partition.gathering, limits)
+            or (held >= 2 * limits.bytes and partition.replay_end is None)
+        ]
+
+    async def _start_due(self, now: float, flush: bool) -> None:
+        # The one that has waited longest goes first, so that a busy partition does not starve the others.
+        for number, partition in sorted(self._partitions.items(), key=lambda item: item[1].gathering.since):
+            while len(self._tasks) < _IN_FLIGHT:
+                replaying = partition.replay_end is not None
+                position = await self._consumer.position(number) if replaying else partition.gathering.end
+                batch = partition.take(self._settings, now, position, flush)
+                if batch is None:
+                    break
+                partition.in_flight += 1
+                task = asyncio.create_task(self._process(number, partition, batch, replaying))
+                self._tasks.add(task)
+
+    def _surface(self) -> None:
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.discard(task)
+            task.result()
+
+    async def _process(self, number: int, partition: _Partition, batch: Gathering, replaying: bool) -> None:
+        """Decode while an earlier batch is inserted; then intent, inserts, ledger, in the order of the batches."""
+        loop = asyncio.get_running_loop()
+        try:
+            decoding = loop.run_in_executor(self._decode_thread, self._decode, number, batch)
+            async with self._in_order:
+                decoded = await decoding
+                if self._partitions.get(number) is not partition:
+                    return
+                await self._store(number, partition, batch, decoded, replaying)
+        except PartitionLost:
+            log.info(
+                "partition %d went to another member before [%d, %d) was begun",
+                number,
+                batch.start,
+                batch.end,
+            )
+        finally:
+            partition.in_flight -= 1
+
+    def _decode(self, number: int, batch: Gathering) -> DecodedBatch:
+        decoder = BatchDecoder(self._settings.max_line_bytes)
+        decoder.add_messages(self._settings.topic, number, batch.start, batch.end, batch.messages)
+        return decoder.finish()
+
+    async def _store(
+        self, number: int, partition: _Partition, batch: Gathering, decoded: DecodedBatch, replaying: bool
+    ) -> None:
+        token = intents.token(self._settings.topic, number, batch.start, batch.end)
+        if replaying and await self._inserter.is_stored(token):
+            self._inserter.stats.add(decoded)
+        else:
+            await self._consumer.commit({number: (batch.start, intents.encode(batch.end, self._clock()))})
+            partition.committed = batch.start
+            await self._inserter.store(decoded, token)
+        partition.stored = batch.end
+
+    async def _commit_idle(self) -> None:
+        """Commits the plain end of partitions with nothing on the way; busy ones carry it in their next intent."""
+        ends = {
+            number: (partition.stored, "")
+            for number, partition in self._partitions.items()
+            if partition.stored > partition.committed
+            and not partition.in_flight
+            and not partition.gathering.messages
+        }
+        if not ends:
+            return
+        try:
+            await self._consumer.commit(ends)
+        except PartitionLost:
+            return
+        for number, (end, _) in ends.items():
+            if partition := self._partitions.get(number):
+                partition.committed = end
+
+    async def _is_done(self) -> bool:
+        if not self._settings.once or self._targets is None or self._tasks:
+            return False
+        for number, partition in self._partitions.items():
+            if partition.gathering.messages:
+                await self._start_due(self._monotonic(), flush=True)
+                return False
+            if partition.replay_end is not None:
+                return False
+            if await self._consumer.position(number) < self._targets.get(number, 0):
+                return False
+        return True
+
+    async def _finish(self) -> None:
+        """What is in flight is stored; what is only gathered is left to the next run. Then the ends are committed."""
+        await self._drain(_STOP_SECONDS)
+        self._surface()
+        for partition in self._partitions.values():
+            partition.gathering.messages.clear()
+        await self._commit_idle()
+
+    async def _drain(self, seconds: float) -> None:
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                log.warning(
+                    "a batch is not stored after %.0f s; it is inserted again under the same token", seconds
+                )
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+                self._tasks -= late
+
+    async def _assigned(self, found: Mapping[int, PartitionIntent]) -> None:
+        for number, intent in found.items():
+            self._partitions[number] = _Partition(intent)
+            if intent.end is not None:
+                log.warning(
+                    "partition %d: [%d, %d) was under way when its last owner stopped; inserting it again",
+                    number,
+                    intent.start,
+                    intent.end,
+                )
+        if self._settings.once:
+            ends = await self._consumer.ends(found)
+            self._targets = ends | (self._targets or {})
+        log.info("assigned partitions %s", sorted(found))
+
+    async def _revoked(self) -> None:
+        await self._drain(min(_STOP_SECONDS, self._settings.session_timeout / 2))
+        for partition in self._partitions.values():
+            partition.gathering.messages.clear()
+        await self._commit_idle()
+        self._partitions.clear()
