@@ -6,8 +6,8 @@ The same bytes in the same order give the same batch, which is what makes insert
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -16,6 +16,7 @@ import xxhash
 from tailrace.ingestor.columns import RecordColumns, strings
 from tailrace.schemas.dialects.recognise import LineDecoder
 from tailrace.schemas.errors import Reason, RecordError
+from tailrace.schemas.records import Record
 from tailrace.schemas.streams import FileChunk
 from tailrace.schemas.timestamps import TimestampParser, trace_start
 
@@ -75,7 +76,7 @@ class Message:
     oversized: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
     """What one range of one stream held; becomes a row of the ledger.
 
@@ -83,6 +84,12 @@ class Span:
         stream: `<topic>/<partition>`, or `file:<file id>`.
         start: First offset or byte.
         end: The one after the last.
+        path: Where the file was seen last; empty for a partition.
+        lines: All lines: rows + dead letters + blank.
+        rows: Lines that became records.
+        dead_letters: Lines that became none.
+        blank: Lines with nothing in them.
+        bytes: Of all lines.
     """
 
     stream: str
@@ -126,13 +133,53 @@ class DecodedBatch:
         return sum(span.bytes for span in self.spans)
 
 
-@dataclass(slots=True)
-class _Tally:
-    lines: int = 0
-    rows: int = 0
-    dead: int = 0
-    blank: int = 0
-    bytes: int = 0
+class ReadLine(NamedTuple):
+    """A valid line.
+
+    Args:
+        record: What it says.
+        content: The bytes that identify it: without envelope and line ending.
+        dialect: How it was written.
+        ts: Its time, in microseconds since the epoch.
+        trace_ts: When its trace began, likewise.
+    """
+
+    record: Record
+    content: bytes
+    dialect: str
+    ts: int
+    trace_ts: int
+
+
+class LineReader:
+    """Everything that makes a line valid, in one place: what `tailrace check` accepts is what is ingested.
+
+    Args:
+        max_line_bytes: A longer line is refused.
+    """
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._lines = LineDecoder()
+        self._times = TimestampParser()
+
+    def read(self, line: bytes) -> ReadLine:
+        """The record of one line.
+
+        Args:
+            line: Without its line feed; not blank.
+
+        Raises:
+            RecordError: It holds none.
+        """
+        if len(line) > self._max_line_bytes:
+            raise too_long(len(line), self._max_line_bytes)
+        record, content, dialect = self._lines.decode(line)
+        ts = self._times.parse(record.ts)
+        trace_ts = trace_start(record.trace_id, ts)
+        if trace_ts is None:
+            trace_ts = ts if record.trace_ts is None else self._times.parse(record.trace_ts)
+        return ReadLine(record, content, dialect, ts, trace_ts)
 
 
 @dataclass(slots=True)
@@ -144,67 +191,64 @@ class BatchDecoder:
     """
 
     max_line_bytes: int
-    _lines: LineDecoder = field(default_factory=LineDecoder)
-    _times: TimestampParser = field(default_factory=TimestampParser)
+    _reader: LineReader = field(init=False)
     _columns: RecordColumns = field(default_factory=RecordColumns)
     _dead: list[DeadLetter] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._reader = LineReader(self.max_line_bytes)
+
     def add_chunk(self, chunk: FileChunk) -> None:
         """The lines of a chunk of a file."""
-        tally = _Tally()
+        span = self._span(f"file:{chunk.file.id}", chunk.start, chunk.end, chunk.file.path)
         origin = Origin("file", file_id=chunk.file.id, file=chunk.file.path, byte=chunk.start)
         if chunk.oversized is not None:
-            self._add_oversized(chunk.oversized, chunk.end - chunk.start, origin, tally)
+            self._add_oversized(chunk.oversized, chunk.end - chunk.start, origin, span)
         else:
-            self._add_lines(chunk.data, origin, tally)
-        span = Span(f"file:{chunk.file.id}", chunk.start, chunk.end, path=chunk.file.path)
-        self._close(span, tally)
+            self._add_lines(chunk.data, origin, span)
 
     def add_messages(
         self, topic: str, partition: int, start: int, end: int, messages: Iterable[Message]
     ) -> None:
         """The messages of `[start, end)` of a partition; offsets may be missing between them (transaction markers)."""
-        tally = _Tally()
+        span = self._span(f"{topic}/{partition}", start, end)
         for message in messages:
             value = message.value or b""
             if message.oversized:
                 origin = _kafka_origin(topic, partition, message)
-                self._add_oversized(value, message.oversized, origin, tally)
+                self._add_oversized(value, message.oversized, origin, span)
             elif b"\n" in value:
-                self._add_lines(value, _kafka_origin(topic, partition, message), tally)
+                self._add_lines(value, _kafka_origin(topic, partition, message), span)
             else:
-                tally.lines += 1
-                tally.bytes += len(value)
-                self._add_line(value, tally, topic, partition, message)
-        self._close(Span(f"{topic}/{partition}", start, end), tally)
+                span.lines += 1
+                span.bytes += len(value)
+                self._add_line(value, span, topic, partition, message)
 
     def finish(self) -> DecodedBatch:
         """The batch. The decoder is spent."""
         return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans)
 
-    def _close(self, span: Span, tally: _Tally) -> None:
-        self._spans.append(
-            replace(
-                span,
-                lines=tally.lines,
-                rows=tally.rows,
-                dead_letters=tally.dead,
-                blank=tally.blank,
-                bytes=tally.bytes,
-            )
-        )
+    def _span(self, stream: str, start: int, end: int, path: str = "") -> Span:
+        """Where to count the lines of a range; one that goes on from the last of the same stream extends it."""
+        last = self._spans[-1] if self._spans else None
+        if last is not None and last.stream == stream and last.end == start:
+            last.end = end
+            return last
+        span = Span(stream, start, end, path)
+        self._spans.append(span)
+        return span
 
-    def _add_lines(self, data: bytes, origin: Origin, tally: _Tally) -> None:
+    def _add_lines(self, data: bytes, origin: Origin, span: Span) -> None:
         """Lines that lie one after the other; `origin` is that of the first."""
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        tally.lines += len(lines)
-        tally.bytes += len(data)
+        span.lines += len(lines)
+        span.bytes += len(data)
         position = 0
         for item, line in enumerate(lines):
-            fault = self._try_line(line, tally)
+            fault = self._try_line(line, span)
             if fault is not None:
                 byte = origin.byte + position if origin.byte >= 0 else -1
                 item_number = item if origin.source == "kafka" else 0
@@ -213,48 +257,42 @@ class BatchDecoder:
                     len(line),
                     fault,
                     msgspec.structs.replace(origin, byte=byte, item=item_number),
-                    tally,
+                    span,
                 )
             position += len(line) + 1
 
-    def _add_line(self, line: bytes, tally: _Tally, topic: str, partition: int, message: Message) -> None:
-        fault = self._try_line(line, tally)
+    def _add_line(self, line: bytes, span: Span, topic: str, partition: int, message: Message) -> None:
+        fault = self._try_line(line, span)
         if fault is not None:
-            self._bury(line, len(line), fault, _kafka_origin(topic, partition, message), tally)
+            self._bury(line, len(line), fault, _kafka_origin(topic, partition, message), span)
 
-    def _try_line(self, line: bytes, tally: _Tally) -> RecordError | None:
+    def _try_line(self, line: bytes, span: Span) -> RecordError | None:
         """Appends the line's record; hands back what is wrong with it when it has none."""
         if not line or line.isspace():
-            tally.blank += 1
+            span.blank += 1
             return None
-        if len(line) > self.max_line_bytes:
-            return _too_long(len(line), self.max_line_bytes)
         try:
-            record, content, _ = self._lines.decode(line)
-            ts = self._times.parse(record.ts)
-            given = record.trace_ts
-            trace_ts = trace_start(record.trace_id, ts)
-            if trace_ts is None:
-                trace_ts = ts if given is None else self._times.parse(given)
+            record, content, _, ts, trace_ts = self._reader.read(line)
         except RecordError as error:
             return error
         self._columns.append(record, ts, trace_ts, xxhash.xxh3_64_intdigest(content))
-        tally.rows += 1
+        span.rows += 1
         return None
 
-    def _add_oversized(self, head: bytes, length: int, origin: Origin, tally: _Tally) -> None:
-        tally.lines += 1
-        tally.bytes += length
-        self._bury(head, length, _too_long(length, self.max_line_bytes), origin, tally)
+    def _add_oversized(self, head: bytes, length: int, origin: Origin, span: Span) -> None:
+        span.lines += 1
+        span.bytes += length
+        self._bury(head, length, too_long(length, self.max_line_bytes), origin, span)
 
-    def _bury(self, line: bytes, length: int, fault: RecordError, origin: Origin, tally: _Tally) -> None:
-        tally.dead += 1
+    def _bury(self, line: bytes, length: int, fault: RecordError, origin: Origin, span: Span) -> None:
+        span.dead_letters += 1
         raw = line if length <= self.max_line_bytes else line[:HEAD_BYTES]
         column = -1 if fault.column is None else fault.column
         self._dead.append(DeadLetter(origin, raw, length, fault.reason, fault.detail, column))
 
 
-def _too_long(length: int, limit: int) -> RecordError:
+def too_long(length: int, limit: int) -> RecordError:
+    """The fault of a line over the limit."""
     return RecordError(Reason.TOO_LONG, f"the line has {length} bytes, the limit is {limit}")
 
 

@@ -1,0 +1,17 @@
+"""The `tailrace` command: thin, one module a command group; each composes the other rooms and imports them lazily."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ModuleNotFoundError as exc:
+        sys.exit(f"the tailrace command needs {exc.name}: pip install 'tailrace[all]' (or [shipper], [ingestor], [embedded])")
+    from tailrace.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""The commands put together, and what their failures look like."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli import check, ingest, migrate, ship, up
+from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
+
+OK, ERROR, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    name="tailrace",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Traces of ML and LLM systems: from log files into ClickHouse, every line exactly once.
+
+Start with `tailrace demo`. On one machine `tailrace up` does everything; at scale `tailrace ship` brings
+log files to Kafka and `tailrace ingest` brings them from there into ClickHouse.
+
+Every option can be set in the environment too; `--help` of each command names the variable.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 130 interrupted.
+""",
+)
+
+app.command("up", rich_help_panel="Run")(up.up)
+app.command("ship", rich_help_panel="Run")(ship.ship)
+app.command("ingest", rich_help_panel="Run")(ingest.ingest)
+app.command("migrate", rich_help_panel="Run")(migrate.migrate)
+app.command("check", rich_help_panel="Try")(check.check)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tailrace {version('tailrace')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Sets up logging for every command."""
+    level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Libraries tell of every reconnect as an error; what matters of it we say ourselves, once and with the reason.
+    library_level = logging.CRITICAL if verbose < 2 else logging.DEBUG
+    for library in ("aiokafka", "clickhouse_connect", "urllib3", "asyncio", "aiohttp"):
+        logging.getLogger(library).setLevel(library_level)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code. Our own errors become one sentence on stderr."""
+    try:
+        result: Any = app(args=list(arguments), standalone_mode=False)
+    except TailraceError as error:
+        return _report(error)
+    except typer.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as exc:
+        return _usage_or_raise(exc)
+    return result if isinstance(result, int) else OK
+
+
+def _usage_or_raise(exc: Exception) -> int:
+    """Usage errors of typer's parser print themselves; anything else is a fault of ours and keeps its traceback."""
+    show = getattr(exc, "show", None)
+    code = getattr(exc, "exit_code", None)
+    if show is None or not isinstance(code, int):
+        raise exc
+    show()
+    return code
+
+
+def _report(error: TailraceError) -> int:
+    print(f"tailrace: {error}", file=sys.stderr)
+    if isinstance(error, SliceError):
+        print(f"  {error.text}\n  {' ' * error.column}^", file=sys.stderr)
+    if isinstance(error, NotFound):
+        return NOT_FOUND
+    return USAGE if isinstance(error, SliceError | ConfigError) else ERROR

@@ -1,0 +1,144 @@
+"""`tailrace ingest`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailrace.cli.ingest_report import progress_line, report
+from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, Once, ReportFormat, Topic
+from tailrace.cli.progress import shown_while
+from tailrace.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tailrace.ingestor.run import Ingestor
+
+
+def ingest(
+    kafka: Kafka = "",
+    clickhouse: ClickHouse = "",
+    topic: Topic = "tailrace",
+    group: Annotated[str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group; its offsets are the progress.")] = "tailrace",
+    workers: Annotated[
+        int, typer.Option(envvar="TAILRACE_WORKERS", min=1, help="Processes that share the partitions.")
+    ] = 1,
+    once: Once = False,
+    batch_seconds: Annotated[
+        float, typer.Option(envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted.")
+    ] = 0.5,
+    batch_rows: Annotated[int, typer.Option(envvar="TAILRACE_BATCH_ROWS", help="Lines in one insert at most.")] = 200_000,
+    session_timeout: Annotated[
+        float, typer.Option(envvar="TAILRACE_SESSION_TIMEOUT", help="Seconds until the group gives up a silent member.")
+    ] = 30.0,
+    max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    format: Format = ReportFormat.table,
+) -> None:
+    """Bring lines from Kafka into ClickHouse, each exactly once.
+
+    Runs until it is stopped (Ctrl-C or SIGTERM: the batch under way is finished and committed). Start as many as
+    the topic has partitions; they share them. While ClickHouse is away it waits and tries again; nothing is
+    committed past what is stored. Lines that are no records go to the table dead_letters.
+
+    Examples:
+
+        tailrace ingest --kafka broker:9092 --clickhouse clickhouse://ingestor@ch:8123/tailrace --workers 4
+
+        tailrace ingest --kafka broker:9092 --clickhouse chdb:///var/lib/tailrace --once --format json
+    """
+    from tailrace.cli.defaults import default_dsn
+    from tailrace.schemas.clickhouse.connection import Dsn
+
+    dsn = Dsn.parse(clickhouse or default_dsn())
+    if workers > 1:
+        if dsn.embedded:
+            raise ConfigError("chDB allows one process a directory: use --workers 1, or a ClickHouse server")
+        raise typer.Exit(_supervise(workers))
+
+    from tailrace.ingestor.insert import ClickHouseWriter
+    from tailrace.ingestor.run import Ingestor
+    from tailrace.ingestor.settings import BatchLimits, IngestSettings
+    from tailrace.schemas.clickhouse import connection, migrate
+    from tailrace.schemas.kafka import KafkaConnection
+
+    settings = IngestSettings(
+        topic=topic,
+        group=group,
+        once=once,
+        max_line_bytes=max_line_bytes,
+        limits=BatchLimits(rows=batch_rows, seconds=batch_seconds),
+        session_timeout=session_timeout,
+    )
+    kafka_connection = KafkaConnection.from_environ(kafka, os.environ)
+    client = _patiently(lambda: connection.connect(dsn, create_database=dsn.embedded), once)
+    if dsn.embedded:
+        migrate.migrate(client)
+    migrate.require_current(client)
+    ingestor = Ingestor(kafka_connection, ClickHouseWriter(client, str(dsn)), settings)
+    began = time.monotonic()
+    try:
+        asyncio.run(_run(ingestor))
+    finally:
+        client.close()
+    report(ingestor.stats, time.monotonic() - began, format)
+
+
+def _patiently(connect: Callable[[], Any], once: bool) -> Any:
+    """A ClickHouse that is not up yet is waited for, unless this run is to end by itself."""
+    from tailrace.ingestor.settings import RetryPolicy
+    from tailrace.schemas.errors import RetryableError
+
+    failures = 0
+    while True:
+        try:
+            return connect()
+        except RetryableError as error:
+            if once:
+                raise
+            failures += 1
+            delay = RetryPolicy().delay(failures, 0.5)
+            typer.echo(f"tailrace: {error}; next attempt in {delay:.1f} s", err=True)
+            time.sleep(delay)
+
+
+async def _run(ingestor: Ingestor) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ingestor.stop)
+    await shown_while(ingestor.run(), lambda seconds: progress_line(ingestor.stats, seconds))
+
+
+def _supervise(workers: int) -> int:
+    """Runs this command line in several processes, one worker each, and ends when they have ended.
+
+    A worker that fails takes the others with it: whoever runs us starts all of them again.
+    """
+    command = [sys.executable, "-m", "tailrace.cli", *sys.argv[1:], "--workers", "1"]
+    processes = [subprocess.Popen(command) for _ in range(workers)]  # noqa: S603 - our own command line
+
+    def stop(*_: object) -> None:
+        for process in processes:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    worst = 0
+    waiting = list(processes)
+    while waiting:
+        for process in list(waiting):
+            try:
+                code = process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            waiting.remove(process)
+            worst = max(worst, code if code >= 0 else 128 - code)
+            if code:
+                stop()
+    return worst

@@ -1,0 +1,51 @@
+"""Options that several commands share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+ClickHouse = Annotated[
+    str,
+    typer.Option(
+        envvar="TAILRACE_CLICKHOUSE",
+        metavar="DSN",
+        show_default="chdb:///… in your data directory",
+        help="`chdb:///DIRECTORY` (embedded) or `clickhouse://user@host:8123/db?secure=true`. A password may also stand in "
+        "TAILRACE_CLICKHOUSE_PASSWORD or in the file that TAILRACE_CLICKHOUSE_PASSWORD_FILE names.",
+    ),
+]
+
+Kafka = Annotated[
+    str,
+    typer.Option(
+        envvar="TAILRACE_KAFKA",
+        metavar="HOST:PORT,…",
+        help="Some brokers. TLS and SASL: TAILRACE_KAFKA_SECURITY_PROTOCOL, …_SASL_MECHANISM, …_USERNAME, …_PASSWORD_FILE, …_CA_FILE.",
+    ),
+]
+
+Topic = Annotated[str, typer.Option(envvar="TAILRACE_TOPIC", help="Kafka topic.")]
+
+MaxLineBytes = Annotated[
+    int,
+    typer.Option(
+        envvar="TAILRACE_MAX_LINE_BYTES", min=1024, help="A longer line becomes a dead letter, kept by its head."
+    ),
+]
+
+Once = Annotated[bool, typer.Option("--once", help="Process what is there now, then exit.")]
+
+
+class ReportFormat(StrEnum):
+    """How a command's closing report is printed."""
+
+    table = "table"
+    json = "json"
+
+
+Format = Annotated[
+    ReportFormat, typer.Option("--format", envvar="TAILRACE_FORMAT", help="`json` prints one document for scripts.")
+]

@@ -1,0 +1,53 @@
+"""What is shown while something runs for long: one live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from rich.console import Console
+
+_TERMINAL_SECONDS = 0.2
+_PLAIN_SECONDS = 10.0
+
+
+async def shown_while(work: Coroutine[Any, Any, None], line: Callable[[float], str]) -> None:
+    """Runs `work` and shows its progress on stderr, so that stdout stays for results.
+
+    Args:
+        work: What to run; its exceptions pass through.
+        line: Given the seconds since the start, one line of text.
+    """
+    began = time.monotonic()
+    task = asyncio.ensure_future(work)
+    console = Console(stderr=True)
+    try:
+        if console.is_terminal:
+            with console.status(line(0.0)) as status:
+                while not (await asyncio.wait([task], timeout=_TERMINAL_SECONDS))[0]:
+                    status.update(line(time.monotonic() - began))
+        else:
+            while not (await asyncio.wait([task], timeout=_PLAIN_SECONDS))[0]:
+                print(line(time.monotonic() - began), file=sys.stderr, flush=True)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    task.result()
+
+
+def rate(count: float, seconds: float) -> str:
+    """A count per second for people: `85,100/s`."""
+    return f"{count / seconds:,.0f}/s" if seconds > 0 else "-"
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000: `475.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

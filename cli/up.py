@@ -1,0 +1,128 @@
+"""`tailrace up`: tail → decode → insert in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailrace.cli.ingest_report import progress_line, report
+from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, ReportFormat
+from tailrace.cli.progress import shown_while, size
+
+if TYPE_CHECKING:
+    from tailrace.schemas.clickhouse.connection import Dsn
+    from tailrace.shipper.settings import ShipperSettings
+
+CHECKPOINT = "tailrace-checkpoint.json"
+"""In the embedded database's directory: how far every file was read."""
+
+
+def up(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH…", help="Log files, directories or patterns; files that appear later are found too."),
+    ],
+    clickhouse: ClickHouse = "",
+    once: Once = False,
+    http: Annotated[
+        str,
+        typer.Option(
+            envvar="TAILRACE_HTTP",
+            metavar="HOST:PORT",
+            help="Where to serve ClickHouse's HTTP interface of the embedded database; `off` for nowhere. "
+            "By default 127.0.0.1:8123, or any free port, unless --once is given.",
+        ),
+    ] = "",
+    poll_only: Annotated[
+        bool, typer.Option("--poll-only", help="Expect no file system events (NFS, some containers' mounts).")
+    ] = False,
+    batch_seconds: Annotated[
+        float, typer.Option(envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted.")
+    ] = 0.25,
+    max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    format: Format = ReportFormat.table,
+) -> None:
+    """Follow log files and store their lines in ClickHouse, each exactly once. No Kafka, no server.
+
+    By default the tables live in an embedded database (chDB) in your data directory. While `up` runs it holds that
+    directory, and answers ClickHouse's HTTP interface on loopback, so `tailrace slice`, Grafana and DBeaver can ask.
+    It resumes where it stopped, whatever stopped it. Lines that are no records go to the table dead_letters.
+
+    Examples:
+
+        tailrace up /var/log/app/
+
+        tailrace up --once --clickhouse chdb:///tmp/try 'logs/*.log' --format json
+    """
+    from tailrace.cli.defaults import default_dsn
+    from tailrace.schemas.clickhouse.connection import Dsn
+    from tailrace.shipper.settings import ShipperSettings
+
+    dsn = Dsn.parse(clickhouse or default_dsn())
+    settings = ShipperSettings(
+        paths=tuple(paths),
+        once=once,
+        poll_only=poll_only,
+        linger_seconds=batch_seconds,
+        batch_bytes=32 * 1024 * 1024,
+        max_line_bytes=max_line_bytes,
+    )
+    asyncio.run(_up(dsn, settings, http, format))
+
+
+async def _up(dsn: Dsn, settings: ShipperSettings, http: str, format: ReportFormat) -> None:
+    from tailrace.ingestor.embedded import EmbeddedSink
+    from tailrace.ingestor.insert import ClickHouseWriter
+    from tailrace.schemas.clickhouse import connection, migrate
+    from tailrace.shipper.checkpoint import Checkpoint
+    from tailrace.shipper.deliver import CheckpointedDelivery
+    from tailrace.shipper.run import Shipper, stopped_by_signals
+
+    began = time.monotonic()
+    client = connection.open_engine(dsn) if dsn.embedded else connection.connect(dsn)
+    async with AsyncExitStack() as stack:
+        stack.callback(client.close)
+        if dsn.embedded:
+            migrate.migrate(client)
+        migrate.require_current(client)
+        if dsn.embedded and (http or not settings.once) and http != "off":
+            front = await stack.enter_async_context(_front(dsn, http))
+            typer.echo(f"ClickHouse HTTP interface: http://{front.host}:{front.port}", err=True)
+        sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes)
+        shipper = Shipper(settings, CheckpointedDelivery(sink, Checkpoint(_checkpoint_path(dsn, settings))))
+
+        def line(seconds: float) -> str:
+            return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
+
+        async with stopped_by_signals(shipper):
+            await shown_while(_run(shipper), line)
+    lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
+    report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)
+    if lost:
+        typer.echo(f"tailrace: bytes were lost: {lost}", err=True)
+        raise typer.Exit(1)
+
+
+async def _run(shipper: Any) -> None:
+    await shipper.run()
+
+
+def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:
+    """Beside the embedded database, whose progress it is; for a server, a file a database in the user's state folder."""
+    from tailrace.shipper.settings import default_checkpoint
+
+    if dsn.embedded:
+        return Path(dsn.path) / CHECKPOINT
+    database = hashlib.sha256(str(dsn).encode()).hexdigest()[:12]
+    return default_checkpoint(f"up-{settings.shipper_id}-{database}", os.environ)
+
+
+def _front(dsn: Dsn, http: str) -> Any:
+    raise NotImplementedError
