@@ -1,0 +1,157 @@
+"""Tags: a name and a value that say something about a trace, to slice by or to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import orjson
+
+from tailrace.jsonable import encode, non_finite_text
+
+
+class Tag:
+    """One tag of a trace.
+
+    Making one never fails; what is wrong with it is found when it is logged, is counted by the logger, and
+    keeps only this tag from being written.
+
+    Args:
+        name: A non-empty string, for example `client`.
+        value: A string, number, boolean or None. NaN and infinities are written as the strings `NaN`,
+            `Infinity`, `-Infinity`; anything else as its JSON.
+        type: Any string; `label`, `metric` and `error` have a meaning for readers.
+        group: A string, or None: tags that belong together.
+    """
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, name: str, value: Any, type: str = "label", group: str | None = None) -> None:
+        # Kept in the form in which it is written: most tags are read by nobody but the encoder.
+        self._wire: dict[str, Any] = {"name": name, "value": value, "type": type}
+        if group is not None:
+            self._wire["group"] = group
+
+    @property
+    def name(self) -> str:
+        """What the value is the value of."""
+        return self._wire["name"]  # type: ignore[no-any-return]
+
+    @property
+    def value(self) -> Any:
+        """The value, as it was given."""
+        return self._wire["value"]
+
+    @property
+    def type(self) -> str:
+        """`label`, `metric`, `error`, or any other string."""
+        return self._wire["type"]  # type: ignore[no-any-return]
+
+    @property
+    def group(self) -> str | None:
+        """What the tag belongs to, if anything."""
+        return self._wire.get("group")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dict form, which `Trace.tag` takes as well."""
+        return dict(self._wire)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tag) and self._wire == other._wire
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.type, self.group))
+
+    def __repr__(self) -> str:
+        return f"Tag(name={self.name!r}, value={self.value!r}, type={self.type!r}, group={self.group!r})"
+
+
+_AS_IS = frozenset((str, int, bool))
+_GROUP = frozenset((str, type(None)))
+
+
+EncodedTags = tuple[bytes | None, bool, Sequence[str]]
+"""The JSON list of the valid tags (None if there is none), whether a value had to be altered, and one sentence for
+each tag that is left out."""
+
+
+def encode_tags(tags: Any) -> EncodedTags:
+    """Encode the valid tags of a list (any iterable) of `Tag` and dict; a single one is a list of one.
+
+    May raise what iterating over `tags` raises, and nothing else.
+    """
+    if tags.__class__ is not list:
+        tags = [tags] if isinstance(tags, Tag | Mapping) else list(tags)
+    wire = []
+    try:
+        for tag in tags:
+            fields = tag._wire if tag.__class__ is Tag else tag
+            name, value = fields["name"], fields["value"]
+            # The common shapes need nothing but a look at their types.
+            if (
+                name.__class__ is str
+                and name
+                and fields["type"].__class__ is str
+                and (value.__class__ in _AS_IS or (value.__class__ is float and value - value == 0))
+                and (len(fields) == 3 or (len(fields) == 4 and fields.get("group", 0).__class__ in _GROUP))
+                and fields.__class__ is dict
+            ):
+                wire.append(fields)
+            else:
+                return _encode_carefully(tags)
+        return (orjson.dumps(wire) if wire else None), False, ()
+    except Exception:  # not a dict, a key that is missing, an integer over 64 bit, a lone surrogate
+        return _encode_carefully(tags)
+
+
+def _encode_carefully(tags: list[Any]) -> EncodedTags:
+    problems: list[str] = []
+    parts: list[bytes] = []
+    altered = False
+    for tag in tags:
+        # `type`, not `isinstance`: a class may raise when it is asked what it is.
+        wire = _normalise(tag._wire if issubclass(type(tag), Tag) else tag, problems)
+        if wire is not None:
+            part, changed = _encode_fields(wire)
+            parts.append(part)
+            altered |= changed
+    return (b"[%b]" % b",".join(parts) if parts else None), altered, problems
+
+
+def _normalise(tag: Any, problems: list[str]) -> dict[str, Any] | None:
+    """The wire form of an uncommon tag, or None with a problem noted."""
+    try:
+        if not isinstance(tag, Mapping):
+            problems.append(f"a tag must be a Tag or a dict, not {type(tag).__name__}")
+            return None
+        name, kind, group = tag.get("name"), tag.get("type"), tag.get("group")
+        if not isinstance(name, str) or not name:
+            problems.append(f"the name of a tag must be a non-empty string, not {name!r:.100}")
+            return None
+        if kind is not None and not isinstance(kind, str):
+            problems.append(f"the type of tag {name!r:.100} must be a string, not {kind!r:.100}")
+            return None
+        if "value" not in tag:
+            problems.append(f"tag {name!r:.100} has no value")
+            return None
+        wire = {"name": str.__str__(name), "value": tag["value"], "type": kind or "label"}
+        if issubclass(type(wire["value"]), float) and not isfinite(wire["value"]):
+            # A number that JSON does not have travels as text; a metric says that it is a number all the same.
+            wire["value"] = non_finite_text(wire["value"])
+            wire["type"] = "metric" if wire["type"] == "label" else wire["type"]
+        if group is not None:
+            wire["group"] = str.__str__(group) if isinstance(group, str) else str(group)
+        return wire
+    except Exception as exc:
+        problems.append(f"a tag could not be read: {type(exc).__name__}")
+        return None
+
+
+def _encode_fields(tag: dict[str, Any]) -> tuple[bytes, bool]:
+    parts, altered = [], False
+    for key, value in tag.items():
+        encoded, changed = encode(value, tokens=False)
+        parts.append(b'"%b":%b' % (key.encode(), encoded))
+        altered |= changed
+    return b"{%b}" % b",".join(parts), altered

@@ -1,0 +1,57 @@
+"""The lines of tailrace v1, put together from bytes.
+
+Every line begins with `{"v":1,"kind":…`, by which an ingestor recognises the format before it decodes. What is the
+same for all lines of a trace is encoded once (`middle`), so a call encodes only what is new.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from time import gmtime, strftime
+
+from tailrace.jsonable import encode_text
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+TEXT = {
+    level: b'{"v":1,"kind":"text","ts":"%b.%06dZ",%b"message":%b,"level":"' + level.encode() + b'"}\n'
+    for level in LEVELS
+}
+"""By level: whole second, microseconds, middle, message as JSON."""
+
+TAGS = b'{"v":1,"kind":"tags","ts":"%b.%06dZ",%b"tags":%b}\n'
+"""Whole second, microseconds, middle, list of tags as JSON."""
+
+OBJECT = b'{"v":1,"kind":"object","ts":"%b.%06dZ",%b"ref":%b,"type":%b,"data":%b}\n'
+"""Whole second, microseconds, middle, then reference, type and data as JSON."""
+
+
+@lru_cache(maxsize=4)
+def whole_second(seconds: int) -> bytes:
+    """`2026-11-20T08:00:00` of seconds since the epoch, in UTC. Remembered: thousands of lines share one."""
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds)).encode()
+
+
+def timestamp(now_ns: int) -> bytes:
+    """An instant as the lines carry it: RFC 3339 in UTC with six decimals."""
+    seconds, rest = divmod(now_ns, 1_000_000_000)
+    return b"%b.%06dZ" % (whole_second(seconds), rest // 1000)
+
+
+@lru_cache(maxsize=16)
+def _project(project_id: str) -> bytes:
+    return encode_text(project_id)[0]
+
+
+def middle(project_id: str, trace_id: str, began_ns: int | None) -> bytes:
+    """What every line of a trace has between its `ts` and its own fields.
+
+    Args:
+        project_id: The project.
+        trace_id: The trace.
+        began_ns: When the trace began, for an id that does not say so itself; nanoseconds since the epoch.
+    """
+    project, trace = _project(project_id), encode_text(trace_id)[0]
+    if began_ns is None:
+        return b'"project_id":%b,"trace_id":%b,' % (project, trace)
+    return b'"project_id":%b,"trace_id":%b,"trace_ts":"%b",' % (project, trace, timestamp(began_ns))

@@ -1,0 +1,65 @@
+"""What `import tailrace` offers, and what it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import tailrace
+from tailrace.logger import Logger
+from tailrace.testing import MemoryLogger
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_public_surface_is_pinned() -> None:
+    """Property: names are added on purpose and never disappear; each of them can be imported."""
+    assert tailrace.__all__ == [
+        "ConfigError",
+        "DataError",
+        "DataFrame",
+        "DataType",
+        "FileLogger",
+        "Image",
+        "Logger",
+        "LoggerStats",
+        "Native",
+        "Numpy",
+        "Series",
+        "Tag",
+        "TailraceError",
+        "Trace",
+        "load",
+        "testing",
+        "types",
+    ]
+    assert all(getattr(tailrace, name) is not None for name in tailrace.__all__)
+    assert set(tailrace.__all__) <= set(dir(tailrace))
+    assert not hasattr(tailrace, "no_such_name")
+
+
+def test_importing_and_logging_import_nothing_heavy() -> None:
+    """Property: a service that logs text, tags and JSON never pays for numpy, pandas, Pillow, asyncio or msgspec."""
+    loaded = run(
+        "import sys, tailrace\n"
+        "from tailrace import *\n"
+        "from tailrace.testing import MemoryLogger\n"
+        "t = Trace(logger=MemoryLogger()); t.info('x'); t.tag([Tag('a', 1)]); t.log('r', {'a': [1, None]})\n"
+        "print(sorted({'numpy', 'pandas', 'PIL', 'asyncio', 'msgspec', 'logging'} & set(sys.modules)))"
+    )
+    assert ast.literal_eval(loaded) == []
+
+
+def test_importing_is_quick() -> None:
+    """Property: `import tailrace` takes under 30 ms, in the best of several fresh interpreters."""
+    code = "import time; a = time.perf_counter(); import tailrace; print(time.perf_counter() - a)"
+    assert min(float(run(code)) for _ in range(5)) < 0.030
+
+
+def test_loggers_fit_the_protocol() -> None:
+    """Property: the fake that services test with is a `Logger`."""
+    assert isinstance(MemoryLogger(), Logger)
+    assert isinstance(tailrace.Native(1), tailrace.DataType)
