@@ -16,7 +16,10 @@ from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, ReportFormat
 from tailrace.cli.progress import shown_while, size
 
+from tailrace.schemas.errors import ConfigError
+
 if TYPE_CHECKING:
+    from tailrace.explorer.front.server import Front
     from tailrace.schemas.clickhouse.connection import Dsn
     from tailrace.shipper.settings import ShipperSettings
 
@@ -37,7 +40,8 @@ def up(
             envvar="TAILRACE_HTTP",
             metavar="HOST:PORT",
             help="Where to serve ClickHouse's HTTP interface of the embedded database; `off` for nowhere. "
-            "By default 127.0.0.1:8123, or any free port, unless --once is given.",
+            "By default 127.0.0.1:8123, or any free port, unless --once is given. Beyond loopback only with "
+            "TAILRACE_HTTP_TOKEN set, the password of user `default`.",
         ),
     ] = "",
     poll_only: Annotated[
@@ -124,5 +128,14 @@ def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:
     return default_checkpoint(f"up-{settings.shipper_id}-{database}", os.environ)
 
 
-def _front(dsn: Dsn, http: str) -> Any:
-    raise NotImplementedError
+def _front(dsn: Dsn, http: str) -> Front:
+    from tailrace.explorer.front.server import Front
+    from tailrace.explorer.front.settings import FrontSettings
+
+    token = os.environ.get("TAILRACE_HTTP_TOKEN", "")
+    if not http:
+        return Front(dsn, FrontSettings(token=token))
+    host, separator, port = http.rpartition(":")
+    if not separator or not port.isdigit():
+        raise ConfigError(f"--http {http}: write HOST:PORT, for example 127.0.0.1:8123, or off")
+    return Front(dsn, FrontSettings(host=host, port=int(port), token=token))

@@ -225,7 +225,7 @@ def tag_value(value: Any, tag_type: str) -> tuple[int, str, float]:
     if type(value) is bool:
         return BOOL, "true" if value else "false", float(value)
     if value is None:
-        return NULL, "", _NAN
+        return NULL, "null", _NAN
     return JSON, _json_text(value), _NAN
 
 

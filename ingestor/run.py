@@ -192,7 +192,9 @@ class Ingestor:
             decoding = loop.run_in_executor(self._decode_thread, self._decode, number, batch)
             async with self._in_order:
                 decoded = await decoding
-                if self._partitions.get(number) is not partition:
+                if self._partitions.get(number) is not partition or partition.stored != batch.start:
+                    # The partition went to another member, or the batch before this one failed: an intent now
+                    # would commit past what is stored.
                     return
                 await self._store(number, partition, batch, decoded, replaying)
         except PartitionLost:

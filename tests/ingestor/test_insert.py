@@ -1,0 +1,189 @@
+"""Batches into a real engine: complete for every kind, and harmless to repeat from any step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from support import hostile
+from support.writers import AwayWriter, Crash, CrashingWriter
+from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
+from tailrace.ingestor.embedded import EmbeddedSink
+from tailrace.ingestor.insert import ClickHouseWriter, Inserter, steps
+from tailrace.ingestor.settings import RetryPolicy
+from tailrace.schemas.records import RECORD_TYPES
+from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
+
+Database = Callable[[], Any]
+TABLES = ["logs", "tag_lines", "tags", "objects", "traces", "event_lines", "feedback", "predictions", "ground_truths"]
+TABLES += ["exceptions", "metadata", "dead_letters", "ledger"]
+
+PAYLOAD = {"a": [1, 2.5, None, "ü\u0000"], "b": {"c": True}}
+LINES = [
+    hostile.v1("text", message="hällo\n\u0000", level="warning"),
+    hostile.v1(
+        "tags",
+        tags=[
+            {"name": "client", "value": "bigshot", "type": "label"},
+            {"name": "ms", "value": "120", "type": "metric", "group": "g"},
+            {"name": "flag", "value": True},
+            {"name": "nothing", "value": None},
+            {"name": "list", "value": [1, {"x": 2}]},
+        ],
+    ),
+    hostile.v1("tags", tags=[]),
+    hostile.v1("object", ref="r", type="tailrace.Native", data=PAYLOAD),
+    hostile.v1("trace", name="n", conversation_id="c", session_id="s", user={"id": "u", "age": 3}, metadata=PAYLOAD),
+    hostile.v1("event_start", event_id="e", event_type="TOOL", parent_id="p", name="search", input=PAYLOAD),
+    hostile.v1("event_end", event_id="e", output=PAYLOAD, status="error", error="boom", usage={"x": 1}),
+    hostile.v1("feedback", feedback_tag="THUMBS_UP", feedback_text="nice", score=0.5),
+    hostile.v1("prediction", deployment="d", prediction_id="7", features=PAYLOAD, prediction=True, trace_id=None),
+    hostile.v1("ground_truth", deployment="d", label=True, prediction=False, segments=["a", "b"]),
+    hostile.v1("exception", deployment="d", message="m", stack_trace="s", extra_info=PAYLOAD),
+    hostile.v1("metadata", deployment="d", entries=PAYLOAD),
+]
+
+
+def batch(*contents: bytes) -> DecodedBatch:
+    decoder = BatchDecoder(8 * 1024 * 1024)
+    data = b"".join(contents)
+    decoder.add_chunk(FileChunk(FileRef("f", "/f.log"), BytePosition(0), BytePosition(len(data)), data))
+    return decoder.finish()
+
+
+def every_kind() -> DecodedBatch:
+    return batch(*map(hostile.line, LINES), b"garbage\n")
+
+
+def counts(client: Any) -> dict[str, int]:
+    return {table: client.query(f"SELECT count() FROM {table}").result_rows[0][0] for table in TABLES}
+
+
+def store(client: Any, what: DecodedBatch, token: str) -> None:
+    writer = ClickHouseWriter(client, "test")
+    for step in steps(what, token, 1_000_000):
+        writer.insert(*step)
+
+
+def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
+    """One line of each kind: each column of each table holds what the line said."""
+    assert {document["kind"] for document in LINES} == set(RECORD_TYPES)
+    client = database()
+    store(client, every_kind(), "T")
+
+    def one(table: str, columns: str) -> dict[str, Any]:
+        result = client.query(f"SELECT {columns} FROM {table}")
+        (row,) = result.result_rows
+        return dict(zip(result.column_names, row, strict=True))
+
+    def payload(text: str) -> Any:
+        return json.loads(text)
+
+    common = "project_id, trace_id, toUnixTimestamp64Micro(ts) AS ts, toUnixTimestamp64Micro(trace_ts) AS trace_ts"
+    log = one("logs", f"{common}, level, message")
+    assert log == {
+        "project_id": "hostile",
+        "trace_id": "t",
+        "ts": 1763625600000001 + 365 * 86400 * 10**6,
+        "trace_ts": 1763625600000001 + 365 * 86400 * 10**6,
+        "level": "warning",
+        "message": "hällo\n\u0000",
+    }
+    tags = client.query("SELECT name, type, group, toString(kind), str, num FROM tags ORDER BY name").result_rows
+    assert [row[:5] for row in tags] == [
+        ("client", "label", "", "string", "bigshot"),
+        ("flag", "label", "", "bool", "true"),
+        ("list", "label", "", "json", '[1,{"x":2}]'),
+        ("ms", "metric", "g", "number", "120"),
+        ("nothing", "label", "", "null", "null"),
+    ]
+    assert [row[5] for row in tags if not math.isnan(row[5])] == [1.0, 120.0]
+    stored = one("objects", "ref, type, data, size, preview")
+    assert (stored["ref"], stored["type"], payload(stored["data"])) == ("r", "tailrace.Native", PAYLOAD)
+    assert (stored["size"], stored["preview"]) == (len(stored["data"].encode()), stored["data"])
+    trace = one("traces", "name, conversation_id, session_id, user_id, user, metadata")
+    assert [trace[name] for name in ("name", "conversation_id", "session_id", "user_id")] == ["n", "c", "s", "u"]
+    assert (payload(trace["user"]), payload(trace["metadata"])) == ({"id": "u", "age": 3}, PAYLOAD)
+    event = one("events", "event_id, parent_id, event_type, name, input, output, status, error, usage")
+    assert [event[name] for name in ("event_id", "parent_id", "event_type", "name", "status", "error")] == [
+        *("e", "p", "TOOL", "search", "error", "boom")
+    ]
+    assert [payload(event[name]) for name in ("input", "output", "usage")] == [PAYLOAD, PAYLOAD, {"x": 1}]
+    assert one("feedback", "feedback_tag, feedback_text, score") == {
+        "feedback_tag": "THUMBS_UP",
+        "feedback_text": "nice",
+        "score": 0.5,
+    }
+    prediction = one("predictions", "deployment, trace_id, prediction_id, features, prediction")
+    assert (prediction["deployment"], prediction["trace_id"], prediction["prediction_id"]) == ("d", "", "7")
+    assert (payload(prediction["features"]), payload(prediction["prediction"])) == (PAYLOAD, True)
+    truth = one("ground_truths", "deployment, label, prediction, segments")
+    assert (truth["deployment"], truth["label"], truth["prediction"], truth["segments"]) == ("d", "true", "false", ["a", "b"])
+    fault = one("exceptions", "deployment, message, stack_trace, extra_info")
+    assert (fault["message"], fault["stack_trace"], payload(fault["extra_info"])) == ("m", "s", PAYLOAD)
+    assert payload(one("metadata", "entries")["entries"]) == PAYLOAD
+    assert one("dead_letters", "reason, raw, file, byte")["raw"] == "garbage"
+    assert one("ledger", "lines, rows, dead_letters, blank") == {"lines": 13, "rows": 12, "dead_letters": 1, "blank": 0}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool) -> None:
+    """Ended before or after each insert of a batch and begun anew, the tables hold each row once."""
+    clean = database()
+    store(clean, every_kind(), "T")
+    expected = counts(clean)
+    client = database()
+    writer = ClickHouseWriter(client, "test")
+    number_of_steps = len(list(steps(every_kind(), "T", 0)))
+    for at in range(number_of_steps):
+        sink = EmbeddedSink(CrashingWriter(writer, at, after), 8 * 1024 * 1024)
+        # After the ledger row the first look finds the batch stored, and no insert is left to crash in.
+        try:
+            asyncio.run(sink.store(every_kind(), "T"))
+        except Crash:
+            pass
+        else:
+            assert writer.is_stored("T")
+        finally:
+            asyncio.run(sink.close())
+    asyncio.run(EmbeddedSink(writer, 8 * 1024 * 1024).store(every_kind(), "T"))
+    assert counts(client) == expected
+    client.command("OPTIMIZE TABLE tags FINAL")
+    assert counts(client) == expected
+
+
+def test_an_answer_that_was_lost_repeats_nothing(database: Database) -> None:
+    """Inserts that fail before or after they were done are repeated until all is stored, once."""
+    clean, client = database(), database()
+    store(clean, every_kind(), "T")
+    with ThreadPoolExecutor(1) as executor:
+        writer = AwayWriter(ClickHouseWriter(client, "test"), failures=9)
+        inserter = Inserter(writer, executor, RetryPolicy(first=0.001, longest=0.002))
+        asyncio.run(inserter.store(every_kind(), "T"))
+        assert (inserter.stats.retries, inserter.stats.waiting) == (9, "")
+    assert counts(client) == counts(clean)
+
+
+def test_the_same_lines_by_another_way_are_the_same_rows(database: Database) -> None:
+    """Redelivered under another token (another range, another shipper), lines are one row each after a merge."""
+    client = database()
+    store(client, every_kind(), "T")
+    before = counts(client)
+    store(client, every_kind(), "U")
+    for table in TABLES:
+        client.command(f"OPTIMIZE TABLE {table} FINAL")
+    assert counts(client) == before
+
+
+def test_a_day_a_row_is_one_insert(database: Database) -> None:
+    """Old lines of hundreds of days in one batch are stored; ClickHouse's limit of 100 partitions does not apply."""
+    client = database()
+    lines = [hostile.line(hostile.v1(message="m", ts=86400 * day)) for day in range(300)]
+    store(client, batch(*lines), "T")
+    assert counts(client)["logs"] == 300

@@ -1,0 +1,48 @@
+"""Writers that fail on purpose, around the real one."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tailrace.ingestor.insert import TableWriter
+from tailrace.schemas.errors import ClickHouseUnavailable
+
+
+class Crash(Exception):
+    """The process ended here."""
+
+
+class CrashingWriter:
+    """A real writer whose process ends before or after its n-th insert."""
+
+    def __init__(self, writer: TableWriter, at: int, after: bool) -> None:
+        self._writer, self._left, self._after = writer, at, after
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        self._left -= 1
+        if self._left < 0 and not self._after:
+            raise Crash
+        self._writer.insert(table, rows, token)
+        if self._left < 0:
+            raise Crash
+
+    def is_stored(self, token: str) -> bool:
+        return self._writer.is_stored(token)
+
+
+class AwayWriter:
+    """A writer whose side is away for a number of calls; every second time the work was done all the same."""
+
+    def __init__(self, writer: TableWriter, failures: int) -> None:
+        self._writer, self.failures = writer, failures
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            if self.failures % 2:
+                self._writer.insert(table, rows, token)
+            raise ClickHouseUnavailable("away")
+        self._writer.insert(table, rows, token)
+
+    def is_stored(self, token: str) -> bool:
+        return self._writer.is_stored(token)
