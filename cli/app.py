@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tailrace.cli import check, ingest, migrate, ship, up
+from tailrace.cli import check, demo, ingest, migrate, ship, slice, trace, up
+from tailrace.cli.render import caret
 from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
 
-OK, ERROR, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
+OK, ERROR, USAGE, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 app = typer.Typer(
     name="tailrace",
@@ -36,7 +38,12 @@ app.command("up", rich_help_panel="Run")(up.up)
 app.command("ship", rich_help_panel="Run")(ship.ship)
 app.command("ingest", rich_help_panel="Run")(ingest.ingest)
 app.command("migrate", rich_help_panel="Run")(migrate.migrate)
+app.command("slice", rich_help_panel="Look")(slice.slice_command)
+app.command("traces", rich_help_panel="Look")(trace.traces_command)
+app.command("trace", rich_help_panel="Look")(trace.trace_command)
+app.command("object", rich_help_panel="Look")(trace.object_command)
 app.command("check", rich_help_panel="Try")(check.check)
+app.command("demo", rich_help_panel="Try")(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,6 +71,8 @@ def options(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code. Our own errors become one sentence on stderr."""
+    # Until a command has handlers of its own, SIGTERM unwinds like Ctrl-C instead of cutting off.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         result: Any = app(args=list(arguments), standalone_mode=False)
     except TailraceError as error:
@@ -81,6 +90,10 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else OK
 
 
+def _terminated(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
 def _usage_or_raise(exc: Exception) -> int:
     """Usage errors of typer's parser print themselves; anything else is a fault of ours and keeps its traceback."""
     show = getattr(exc, "show", None)
@@ -94,7 +107,7 @@ def _usage_or_raise(exc: Exception) -> int:
 def _report(error: TailraceError) -> int:
     print(f"tailrace: {error}", file=sys.stderr)
     if isinstance(error, SliceError):
-        print(f"  {error.text}\n  {' ' * error.column}^", file=sys.stderr)
+        print(caret(error.text, error.column), file=sys.stderr)
     if isinstance(error, NotFound):
         return NOT_FOUND
     return USAGE if isinstance(error, SliceError | ConfigError) else ERROR

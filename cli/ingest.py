@@ -77,10 +77,15 @@ def ingest(
         session_timeout=session_timeout,
     )
     kafka_connection = KafkaConnection.from_environ(kafka, os.environ)
-    client = _patiently(lambda: connection.connect(dsn, create_database=dsn.embedded), once)
-    if dsn.embedded:
-        migrate.migrate(client)
-    migrate.require_current(client)
+
+    def open_database() -> Any:
+        client = connection.connect(dsn, create_database=dsn.embedded)
+        if dsn.embedded:
+            migrate.migrate(client)
+        migrate.require_current(client)
+        return client
+
+    client = _patiently(open_database, once)
     ingestor = Ingestor(kafka_connection, ClickHouseWriter(client, str(dsn)), settings)
     began = time.monotonic()
     try:

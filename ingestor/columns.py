@@ -31,7 +31,8 @@ NULL, STRING, NUMBER, BOOL, JSON = range(5)
 """What a tag's value was: the codes of the column `tags.kind`."""
 
 _NAN = float("nan")
-_NUMBER_TOKENS = frozenset({"NaN", "Infinity", "-Infinity"})
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_NUMBER_TOKENS = frozenset(_NOT_FINITE.values())
 
 
 class Interned:
@@ -219,7 +220,7 @@ def tag_value(value: Any, tag_type: str) -> tuple[int, str, float]:
                 return NUMBER, value, number
         return STRING, value, _NAN
     if type(value) is float:
-        return NUMBER, repr(value), value
+        return NUMBER, repr(value) if value - value == 0 else _NOT_FINITE[repr(value)], value
     if type(value) is int:
         return NUMBER, _digits(value), _to_float(value)
     if type(value) is bool:

@@ -21,7 +21,10 @@ for statement in sys.argv[2:]:
 
 
 def tailrace(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None, check: int | None = 0, seconds: float = 120.0
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    check: int | None = 0,
+    seconds: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `tailrace …` to its end.
 
@@ -42,7 +45,9 @@ def tailrace(
     return done
 
 
-def start(*arguments: str | Path, environment: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, **more: Any
+) -> subprocess.Popen[str]:
     """Starts `tailrace …` and leaves it running."""
     return subprocess.Popen(
         [sys.executable, "-m", "tailrace.cli", *map(str, arguments)],

@@ -52,8 +52,21 @@ def _object(data: object) -> bytes:
 
 
 def _times() -> bytes:
-    times = ["2026-11-20 08:00:00", "2026-11-20T08:00:00", 1763712000, 1763712000.5, 1763712000123, "1763712000"]
-    times += ["1970-01-01T00:00:00Z", 0, "2200-12-31T23:59:59.999999Z", 7258118400, "2026-11-20T08:00:00+05:30"]
+    times = [
+        "2026-11-20 08:00:00",
+        "2026-11-20T08:00:00",
+        1763712000,
+        1763712000.5,
+        1763712000123,
+        "1763712000",
+    ]
+    times += [
+        "1970-01-01T00:00:00Z",
+        0,
+        "2200-12-31T23:59:59.999999Z",
+        7258118400,
+        "2026-11-20T08:00:00+05:30",
+    ]
     return b"".join(line(v1(message=f"time {value}", ts=value)) for value in times)
 
 
@@ -84,19 +97,30 @@ CASES = [
     Case("empty lines", b"\n   \n\r\n\n", blank=4),
     Case("CRLF", line(v1(message="crlf")).replace(b"\n", b"\r\n"), rows=1),
     Case("byte order mark", b"\xef\xbb\xbf" + line(v1(message="bom")), rows=1),
-    Case("duplicate keys", line(v1(message="first")).replace(b'"message"', b'"message": "zeroth", "message"'), rows=1),
+    Case(
+        "duplicate keys",
+        line(v1(message="first")).replace(b'"message"', b'"message": "zeroth", "message"'),
+        rows=1,
+    ),
     Case("timestamps", _times(), rows=11),
     Case("no timestamp", line(v1(message="m", ts=None)), reasons=("missing_field",)),
     Case("bad timestamp", line(v1(message="m", ts="yesterday")), reasons=("bad_timestamp",)),
     Case("timestamp out of range", line(v1(message="m", ts="2500-01-01")), reasons=("bad_timestamp",)),
     Case(
         "1,000 tags",
-        line(v1("tags", tags=[{"name": f"tag{number}", "value": number, "type": "metric"} for number in range(1000)])),
+        line(
+            v1(
+                "tags",
+                tags=[{"name": f"tag{number}", "value": number, "type": "metric"} for number in range(1000)],
+            )
+        ),
         rows=1,
     ),
     Case("5 MB object", _object("z" * 5_000_000), rows=1),
     Case("lone surrogate", line(v1(message="\ud800")), rows=1),
-    Case("huge integer", line(v1("tags", tags=[{"name": "big", "value": 10**400, "type": "metric"}])), rows=1),
+    Case(
+        "huge integer", line(v1("tags", tags=[{"name": "big", "value": 10**400, "type": "metric"}])), rows=1
+    ),
     Case("every control character", line(v1(message="".join(map(chr, range(32))))), rows=1),
     Case("Fluent Bit", line({"@timestamp": 1.5, "log": json.dumps(v1(message="enveloped"))}), rows=1),
 ]
@@ -123,4 +147,10 @@ def expected(cases: list[Case] = CASES) -> dict[str, object]:
     rows = sum(case.rows for case in cases) + len(cases) + 1
     blank = sum(case.blank for case in cases)
     dead = sum(reasons.values())
-    return {"lines": rows + dead + blank, "rows": rows, "dead_letters": dead, "blank": blank, "reasons": reasons}
+    return {
+        "lines": rows + dead + blank,
+        "rows": rows,
+        "dead_letters": dead,
+        "blank": blank,
+        "reasons": reasons,
+    }

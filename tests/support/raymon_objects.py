@@ -84,3 +84,21 @@ def objects() -> dict[str, Any]:
         "image-ref": image(),
         "image-lossless": image(),
     }
+
+
+def assert_same(ref: str, loaded: Any, logged: Any) -> None:
+    """A loaded object is the one that was logged, to the bit; an image that went through JPEG nearly."""
+    if isinstance(logged, np.ndarray):
+        assert loaded.dtype == logged.dtype
+        assert loaded.shape == logged.shape
+        assert loaded.tobytes() == logged.tobytes()
+    elif isinstance(logged, pd.DataFrame):
+        pd.testing.assert_frame_equal(loaded, logged)
+    elif isinstance(logged, pd.Series):
+        pd.testing.assert_series_equal(loaded, logged)
+    elif isinstance(logged, Image.Image):
+        assert (loaded.mode, loaded.size) == (logged.mode, logged.size)
+        difference = np.abs(np.asarray(loaded, dtype=int) - np.asarray(logged, dtype=int))
+        assert difference.max() <= (0 if ref == "image-lossless" else 16)
+    else:
+        assert repr(loaded) == repr(logged)  # NaN is not equal to itself

@@ -1,0 +1,64 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything they need, in .venv and .cache.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A strict editable install is a real tree of links, which type checkers can follow; it knows the files that were there.
+SOURCES := pyproject.toml $(wildcard client/*.py schemas/*.py schemas/*/* shipper/*.py ingestor/*.py explorer/*.py explorer/*/*.py cli/*.py)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+EDITABLE := $(PIP) install --config-settings editable_mode=strict --editable
+
+.PHONY: help demo test lint format kafka install soak clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime ## A sample service, the whole pipeline on embedded ClickHouse, a slice: in under a minute
+	@$(BIN)/tailrace demo
+
+test: lint kafka ## Everything: format, types, tests against real Kafka, real ClickHouse and the real raymon client
+	$(BIN)/python -m pytest
+
+lint: install ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## Put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+kafka: install ## Fetch Apache Kafka from Maven Central, and Java and Maven where that is possible
+	@cd tests && ../$(BIN)/python -m support.kafka
+
+install: $(VENV)/.development ## Everything for development, in .venv
+
+soak: install kafka ## The long runs
+	$(BIN)/python -m pytest -m soak
+
+clean: ## Remove what was set up
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tailrace needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && echo "installing python3-venv" && apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null \
+	       && $(PYTHON) -m venv --clear $(VENV); } \
+	  || { rm -rf $(VENV); echo "python3 cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
+	@echo "installing Tailrace into $(VENV) (the first time this takes a minute)"
+	@$(EDITABLE) '.[all]'
+	@touch $@
+
+$(VENV)/.development: $(VENV)/bin/python $(SOURCES)
+	@echo "installing Tailrace for development into $(VENV) (the first time this takes a minute)"
+	@$(EDITABLE) '.[dev]'
+	@touch $@ $(VENV)/.runtime
