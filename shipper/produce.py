@@ -1,0 +1,386 @@
+"""Lines to Kafka messages, and batches of them to the broker.
+
+One message holds one line without its newline. Its key, `<file id>@<byte position>`, says where the line
+stands; a file's lines go to one partition, so they keep their order. A line that is too long for us or for
+the broker goes as its head, with the full length in the header `tailrace-oversized`. Blank lines hold nothing
+and are not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.conn import create_conn
+
+from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
+from tailrace.schemas.kafka import translate_kafka
+from tailrace.schemas.streams import FileChunk
+from tailrace.shipper.lines import HEAD_BYTES
+from tailrace.shipper.settings import KafkaSettings
+from tailrace.shipper.topics import (
+    DEFAULT_MESSAGE_BYTES,
+    Topic,
+    checkpoint_topic,
+    ensure_topics,
+    lines_topic,
+    refuse_lossy_progress,
+)
+
+log = logging.getLogger(__name__)
+
+OVERSIZED_HEADER = "tailrace-oversized"
+BATCH_BYTES = 4_000_000
+"""Of one record batch, before compression; less where the topic takes less. One batch is on its way to a
+partition at a time, so larger ones keep the wire busy."""
+SMALLEST_BATCH_BYTES = 1024
+SMALLEST_HEAD_BYTES = 256
+ATTEMPT_SECONDS = 120.0
+"""After so long without an answer an attempt is given up, and made again on new connections."""
+
+# The producer cannot go on, a new one can: its sequence or transaction state was lost, on either side.
+RENEW = (
+    kafka.OutOfOrderSequenceNumber,
+    kafka.UnknownProducerId,
+    kafka.InvalidProducerIdMapping,
+    kafka.InvalidTxnState,
+    kafka.ConcurrentTransactions,
+    kafka.ProducerClosed,
+    kafka.KafkaTimeoutError,
+    kafka.IllegalOperation,
+    kafka.NotEnoughReplicasError,
+    kafka.NotEnoughReplicasAfterAppendError,
+    kafka.UnknownTopicOrPartitionError,
+)
+
+
+def translate(exc: BaseException, brokers: str) -> TailraceError:
+    """Which of our errors an exception of the producer is."""
+    # aiokafka wraps what it did not expect in its base class.
+    if isinstance(exc, RENEW) or type(exc) is kafka.KafkaError:
+        return KafkaUnavailable(f"Kafka at {brokers}: {exc!r}; starting a new producer")
+    return translate_kafka(exc, brokers)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait before the next attempt, from 0 on."""
+    return min(10.0, 0.1 * 2.0 ** min(attempt, 10))
+
+
+def partition_of(file_id: str, partitions: int) -> int:
+    """The partition of a file: the same as long as their number is."""
+    return zlib.crc32(file_id.encode()) % partitions
+
+
+class TooLarge(RetryableError):
+    """The broker takes no batch of this size; smaller ones may pass."""
+
+
+@dataclass
+class Messages:
+    """Lines as record batches, ready to be sent once."""
+
+    chunks: tuple[FileChunk, ...]
+    """What they were made of, to make them again: a batch can be given to one producer only."""
+    batches: list[tuple[int, Any]] = field(default_factory=list)
+    """Partition and `BatchBuilder`, in the order in which they must be sent."""
+    lines: int = 0
+    blank: int = 0
+    spent: bool = False
+
+
+class KafkaWriter:
+    """A producer that can be replaced when it breaks, and what it needs to know of the topic.
+
+    Args:
+        settings: Where to write.
+        max_line_bytes: The longest line that comes whole.
+        transactional_id: Writes in transactions under this id; `None` for none.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, max_line_bytes: int, transactional_id: str | None = None
+    ) -> None:
+        self.settings = settings
+        self.brokers = settings.connection.brokers
+        self.transactional_id = transactional_id
+        self._max_line_bytes = max_line_bytes
+        self._producer: Any = None
+        self._template: Any = None  # the last producer, also when it has stopped: batches are made after it
+        self._partitions = 0
+        self._batch_bytes = BATCH_BYTES
+        self._head_bytes = HEAD_BYTES
+        self._heads_only: set[bytes] = set()
+
+    @property
+    def producer(self) -> Any:
+        """The producer in use; `open` makes it."""
+        if self._producer is None:
+            raise KafkaUnavailable("the producer is not connected")
+        return self._producer
+
+    async def open(self) -> None:
+        """Connect, make topics that are absent, and start a producer; replaces one that runs.
+
+        With a transactional id this fences every other producer that has it, and ends what it left open.
+
+        Raises:
+            TailraceError: As `translate` says.
+        """
+        await self.discard()
+        try:
+            await self._probe()
+            topics: list[Topic] = [lines_topic(self.settings, self._max_line_bytes)]
+            if self.transactional_id is not None:
+                topics.append(checkpoint_topic(self.settings))
+            config = await ensure_topics(self.settings, *topics)
+            if self.transactional_id is not None:
+                refuse_lossy_progress(self.settings, config[self.settings.checkpoint_topic])
+            limit = int(config[self.settings.topic].get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
+            self._batch_bytes = max(SMALLEST_BATCH_BYTES, min(self._batch_bytes, limit - 4096))
+            self._producer = self._new_producer()
+            await asyncio.wait_for(self._producer.start(), ATTEMPT_SECONDS)
+            found = await asyncio.wait_for(self._producer.partitions_for(self.settings.topic), 30)
+            # The number at the start holds as long as we run: partitions that are added meanwhile would
+            # move a file to another one, before its earlier lines.
+            self._template = self._producer
+            self._partitions = min(self._partitions or len(found), len(found))
+        except (kafka.KafkaError, OSError, TimeoutError) as exc:
+            await self.discard()
+            raise translate(exc, self.brokers) from exc
+
+    async def open_for_ever(self) -> None:
+        """`open`, again and again while Kafka is away."""
+        attempt = 0
+        while True:
+            try:
+                await self.open()
+                return
+            except RetryableError as exc:
+                log.warning("%s; trying again in %.1f s", exc, backoff(attempt))
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
+
+    def encode(self, chunks: Sequence[FileChunk]) -> Messages:
+        """The lines of these chunks as messages; does no IO, and may run in a thread."""
+        messages = Messages(tuple(chunks))
+        open_batches: dict[int, Any] = {}
+        now = int(time.time() * 1000)
+        if self._template is None:
+            raise KafkaUnavailable("open comes before encode")
+        create = self._template.create_batch
+        for chunk in chunks:
+            partition = partition_of(chunk.file.id, self._partitions)
+            batch = open_batches.get(partition)
+            if batch is None:
+                batch = open_batches[partition] = create()
+                messages.batches.append((partition, batch))
+            file_id = chunk.file.id.encode()
+            if chunk.oversized is not None:
+                lines, headers = [chunk.oversized[: self._head_bytes]], [_oversized(_length(chunk))]
+            else:
+                lines, headers = chunk.data.split(b"\n"), []
+                if not lines[-1]:
+                    lines.pop()  # what follows the last newline is no line
+            position: int = chunk.start
+            append = batch.append
+            heads_only = self._heads_only
+            blank = 0
+            for line in lines:
+                size = len(line) + 1
+                if not line or line.isspace():
+                    blank += 1
+                    position += size
+                    continue
+                key = b"%b@%d" % (file_id, position)
+                sent_headers = headers
+                if heads_only and key in heads_only:
+                    sent_headers = headers or [_oversized(len(line))]
+                    line = line[: self._head_bytes]
+                if append(timestamp=now, key=key, value=line, headers=sent_headers) is None:
+                    batch = open_batches[partition] = create()
+                    messages.batches.append((partition, batch))
+                    append = batch.append
+                    append(timestamp=now, key=key, value=line, headers=sent_headers)
+                position += size
+            messages.lines += len(lines)
+            messages.blank += blank
+        for _, batch in messages.batches:
+            batch.close()
+        return messages
+
+    async def send(self, messages: Messages) -> None:
+        """Send all batches, and return when the broker has all of them.
+
+        Raises:
+            TooLarge: The broker refused a batch for its size. The next `encode` makes smaller ones, or sends
+                the line's head where the batch was one line.
+            kafka.KafkaError: As the producer says; some of the batches may have been stored.
+        """
+        if messages.spent:
+            # The first attempt gave its batches to a producer that is gone.
+            messages.batches = (await asyncio.to_thread(self.encode, messages.chunks)).batches
+        messages.spent = True
+        by_partition: dict[int, list[Any]] = {}
+        for partition, batch in messages.batches:
+            if batch.record_count():
+                by_partition.setdefault(partition, []).append(batch)
+        sends = [self._send_partition(partition, batches) for partition, batches in by_partition.items()]
+        # All are waited for, so that none is still on its way when the first error is dealt with.
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if self._heads_only:
+            self._heads_only.clear()
+
+    async def _send_partition(self, partition: int, batches: Sequence[Any]) -> None:
+        acknowledged = []
+        for batch in batches:
+            # Waits until the batch before it was taken from the queue: one is in flight and one is queued.
+            future = await self.producer.send_batch(batch, self.settings.topic, partition=partition)
+            acknowledged.append((batch, future))
+        failure: BaseException | None = None
+        for batch, future in acknowledged:
+            try:
+                await future
+            except (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError) as exc:
+                failure = failure or self._too_large(batch, exc)
+            except kafka.KafkaError as exc:
+                failure = failure or exc
+        if failure is not None:
+            raise failure
+
+    def _too_large(self, batch: Any, exc: Exception) -> TooLarge:
+        if batch.record_count() == 1 or self._batch_bytes <= SMALLEST_BATCH_BYTES:
+            keys = _keys(batch)
+            if not self._heads_only.isdisjoint(keys):
+                self._head_bytes = max(SMALLEST_HEAD_BYTES, self._head_bytes // 2)
+            self._heads_only.update(keys)
+            log.warning("the broker refuses %d line(s) as too large: sending the head", len(keys))
+        else:
+            self._batch_bytes = max(SMALLEST_BATCH_BYTES, self._batch_bytes // 2)
+            log.warning("the broker refuses a batch as too large: making them %d bytes", self._batch_bytes)
+        error = TooLarge("a batch was larger than the broker takes")
+        error.__cause__ = exc
+        return error
+
+    async def discard(self) -> None:
+        """Stop the producer without waiting for a broker that may be away; an open transaction stays open
+        until the next producer with the same id, or the broker's timeout, ends it."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        with contextlib.suppress(Exception, asyncio.TimeoutError):
+            await asyncio.wait_for(producer.stop(), 1.0)
+        # `stop` waits for the sender, and the sender for the broker: end it, and with it what it waits for.
+        task = producer._sender.sender_task
+        for _ in range(20):
+            if task is None or task.done():
+                break
+            task.cancel()
+            await asyncio.sleep(0.01)
+        if task is not None and task.done() and not task.cancelled():
+            task.exception()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(producer.client.close(), 1.0)
+
+    async def close(self) -> None:
+        """Disconnect. Nothing is waited for: what was not acknowledged is not progress either."""
+        await self.discard()
+
+    def _new_producer(self) -> Any:
+        options = self.settings.connection.client_arguments()
+        compression = self.settings.compression
+        return AIOKafkaProducer(
+            **options,
+            acks="all",
+            enable_idempotence=True,  # retries inside the producer do not repeat lines
+            compression_type=None if compression == "none" else compression,
+            max_batch_size=self._batch_bytes,
+            transactional_id=self.transactional_id,
+            transaction_timeout_ms=int(self.settings.transaction_seconds * 1000),
+            request_timeout_ms=30_000,
+            retry_backoff_ms=100,
+        )
+
+    async def _probe(self) -> None:
+        """Connect to one broker by hand: the clients say only that they could not connect, not that the
+        password is wrong."""
+        options = self.settings.connection.client_arguments()
+        servers = [b.strip() for b in str(options.pop("bootstrap_servers")).split(",") if b.strip()]
+        failure: BaseException | None = None
+        for server in servers:
+            host, _, port = server.rpartition(":")
+            try:
+                connection = await create_conn(
+                    host.strip("[]"), int(port), request_timeout_ms=10_000, **options
+                )
+            except (kafka.KafkaError, OSError, TimeoutError) as exc:
+                refused = not isinstance(translate_kafka(exc, server), RetryableError)
+                failure = exc if failure is None or refused else failure
+                continue
+            connection.close()
+            return
+        raise failure or kafka.KafkaConnectionError(f"no broker in {self.brokers!r}")
+
+
+class KafkaSink:
+    """Lines to Kafka without transactions: a crash or a lost answer may repeat lines, never lose any."""
+
+    idempotent = False
+
+    def __init__(self, settings: KafkaSettings, max_line_bytes: int) -> None:
+        self._writer = KafkaWriter(settings, max_line_bytes)
+
+    async def open(self) -> None:
+        """Connect; `prepare` and `store` come after it. Waits for Kafka as long as it is away."""
+        await self._writer.open_for_ever()
+
+    def prepare(self, chunks: Sequence[FileChunk]) -> Messages:
+        """The lines as messages."""
+        return self._writer.encode(chunks)
+
+    async def store(self, prepared: Messages, token: str) -> None:
+        """Send, and return when every line is acknowledged; for ever while Kafka is away."""
+        attempt = 0
+        while True:
+            try:
+                await asyncio.wait_for(self._writer.send(prepared), ATTEMPT_SECONDS)
+                return
+            except (kafka.KafkaError, OSError, TimeoutError, RetryableError) as exc:
+                error = translate(exc, self._writer.brokers)
+                if not isinstance(error, RetryableError):
+                    raise error from exc
+                log.warning("%s; sending again in %.1f s", error, backoff(attempt))
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+            await self._writer.open_for_ever()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._writer.close()
+
+
+def _oversized(length: int) -> tuple[str, bytes]:
+    return OVERSIZED_HEADER, b"%d" % length
+
+
+def _length(chunk: FileChunk) -> int:
+    """Of an overlong line: its bytes in the file, the newline included where it has one."""
+    return chunk.end - chunk.start
+
+
+def _keys(batch: Any) -> list[bytes]:
+    """The keys in a batch that was built: the broker's answer names the batch, not the record."""
+    from aiokafka.record.default_records import DefaultRecordBatch
+
+    return [record.key for record in DefaultRecordBatch(bytes(batch._build()))]

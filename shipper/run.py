@@ -1,0 +1,238 @@
+"""The pipeline: look, read, prepare, deliver, acknowledge, over and over.
+
+Batch n+1 is read and prepared in a thread while batch n is being stored, and no further: what the receiver
+cannot take yet stays in the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, TypeVar
+
+from tailrace.schemas.streams import Prepared
+from tailrace.shipper.checkpoint import Progress
+from tailrace.shipper.deliver import Delivery
+from tailrace.shipper.discover import watched_directories
+from tailrace.shipper.settings import ShipperSettings
+from tailrace.shipper.stats import Stats
+from tailrace.shipper.tail import Batch, Tailer
+from tailrace.shipper.watch import Watch
+
+log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound=Prepared)
+
+SMALL = 8
+"""A batch under an eighth of the full size means that the files are nearly read to their ends."""
+REPORT_SECONDS = 0.1
+
+
+class Shipper(Generic[P]):
+    """Follows files and delivers their lines.
+
+    Args:
+        settings: What to read.
+        delivery: Where to, and where progress is kept; closed when `run` ends.
+        on_progress: Called in the loop with the current counts, ten times a second at most, and at the end.
+    """
+
+    def __init__(
+        self,
+        settings: ShipperSettings,
+        delivery: Delivery[P],
+        on_progress: Callable[[Stats], None] | None = None,
+    ) -> None:
+        self.stats = Stats()
+        self._settings = settings
+        self._delivery = delivery
+        self._on_progress = on_progress
+        self._stopping = asyncio.Event()
+        self._flying: asyncio.Task[None] | None = None
+        self._flying_bytes = 0
+        self._following = False
+        self._last_scan = float("-inf")
+        self._scan_cost = 0.0
+        self._reported = 0.0
+
+    def stop(self) -> None:
+        """Finish the batch in flight and return from `run`; call it in the loop's thread, as often as you like."""
+        self._stopping.set()
+
+    async def run(self) -> Stats:
+        """Ship until `stop`, or with `once` until everything that was there is delivered.
+
+        Raises:
+            FatalError: Going on would lose or repeat lines.
+        """
+        started = time.monotonic()
+        stopping = asyncio.create_task(self._stopping.wait())
+        pipeline = asyncio.create_task(self._pipeline(started))
+        try:
+            await asyncio.wait({stopping, pipeline}, return_when=asyncio.FIRST_COMPLETED)
+            if not pipeline.done() and self._following:
+                # The pipeline sees the request itself; this is for a receiver that does not answer.
+                await asyncio.wait({pipeline}, timeout=self._settings.stop_seconds)
+            if not pipeline.done() and self._flying is not None:
+                log.warning("the batch in flight was not acknowledged in time: the next run delivers it")
+            pipeline.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pipeline
+        finally:
+            stopping.cancel()
+            pipeline.cancel()
+            await asyncio.gather(pipeline, stopping, return_exceptions=True)
+        return self.stats
+
+    async def _pipeline(self, started: float) -> None:
+        try:
+            progress = await self._delivery.load()
+            files = progress.intended.files if progress.intended is not None else ()
+            states = {**progress.files, **{state.id: state for state in files}}
+            tailer = Tailer(self._settings, states.values(), time.time(), self._delivery.ignore)
+            try:
+                await self._redo(progress, tailer)
+                await self._follow(tailer, started)
+            finally:
+                tailer.close()
+        finally:
+            if self._flying is not None:
+                self._flying.cancel()
+                await asyncio.gather(self._flying, return_exceptions=True)
+            await self._delivery.close()
+
+    async def _redo(self, progress: Progress, tailer: Tailer) -> None:
+        """Store again what was being stored when the last process ended, exactly that, before anything else."""
+        step = progress.intended
+        if progress.intent is None or step is None:
+            return
+        tailer.scan(time.time())
+        chunks = await asyncio.to_thread(tailer.reread, progress.intent.ranges)
+        log.info("storing %d ranges again that were in flight when the last run ended", len(chunks))
+        prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
+        # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
+        again = type(step)(step.ranges, step.files, step.forgotten, progress.intent.token)
+        await self._delivery.deliver(prepared, again)
+        self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)))
+
+    async def _follow(self, tailer: Tailer, started: float) -> None:
+        directories = watched_directories(self._settings.paths)
+        self._following = True
+        with Watch(directories, poll_only=self._settings.poll_only) as watch:
+            last_small, last_begun = False, float("-inf")
+            while not self._stopping.is_set():
+                if last_small:
+                    # Little to do: one batch at a time, and time for lines to gather.
+                    await self._landed()
+                    await self._pause(last_begun + self._settings.linger_seconds - time.monotonic())
+                changed = watch.take()
+                read = await asyncio.to_thread(self._read, tailer, changed)
+                if read is None:
+                    await self._landed()
+                    self._report(tailer, started)
+                    if tailer.finished or self._stopping.is_set():
+                        break
+                    await self._delivery.settle()
+                    last_small = False
+                    await self._idle(watch)
+                    continue
+                batch, prepared = read
+                await self._landed()
+                last_small, last_begun = batch.size * SMALL < self._settings.batch_bytes, time.monotonic()
+                self._flying = asyncio.create_task(self._deliver(prepared, batch))
+                self._flying_bytes = batch.size
+                self._report(tailer, started)
+            await self._landed()
+            await self._delivery.settle()
+            if self._settings.once:
+                tailer.give_up_orphans()
+            self._report(tailer, started, final=True)
+
+    def _read(self, tailer: Tailer, changed: bool) -> tuple[Batch, P | None] | None:
+        """Look, read and prepare; runs in a thread."""
+        now, clock = time.time(), time.monotonic()
+        # However many paths there are, looking takes a tenth of the time at most.
+        pause = max(self._settings.poll_seconds, 10 * self._scan_cost)
+        if clock - self._last_scan >= pause or (changed and clock - self._last_scan >= 10 * self._scan_cost):
+            tailer.scan(now)
+            self._last_scan = time.monotonic()
+            self._scan_cost = self._last_scan - clock
+        tailer.poll(now)
+        batch = tailer.read(now)
+        if batch is None:
+            return None
+        return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None
+
+    async def _deliver(self, prepared: P | None, batch: Batch) -> None:
+        await self._delivery.deliver(prepared, batch.step)
+        self._count(prepared.lines if prepared is not None else 0, batch)
+
+    def _count(self, lines: int, batch: Batch) -> None:
+        self.stats.lines += lines
+        self.stats.bytes += batch.size
+        self.stats.batches += bool(batch.chunks)
+        self.stats.oversized += sum(chunk.oversized is not None for chunk in batch.chunks)
+
+    async def _landed(self) -> None:
+        """Wait for the batch in flight; raises what became of it."""
+        flying, self._flying = self._flying, None
+        if flying is None:
+            return
+        try:
+            await flying
+        except asyncio.CancelledError:
+            flying.cancel()
+            await asyncio.gather(flying, return_exceptions=True)
+            raise
+        self._flying_bytes = 0
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _idle(self, watch: Watch) -> None:
+        """Nothing to read: wait for a directory to change, a stop, or the next look at the files' sizes."""
+        seconds = min(self._settings.linger_seconds or 0.02, self._settings.poll_seconds)
+        stopping = asyncio.create_task(self._stopping.wait())
+        changed = asyncio.create_task(watch.wait(seconds))
+        await asyncio.wait({stopping, changed}, return_when=asyncio.FIRST_COMPLETED)
+        if changed.done() and changed.result():
+            watch.wake()  # the next look takes it
+        for task in (stopping, changed):
+            task.cancel()
+        await asyncio.gather(stopping, changed, return_exceptions=True)
+
+    def _report(self, tailer: Tailer, started: float, final: bool = False) -> None:
+        now = time.monotonic()
+        self.stats.files = tailer.count
+        self.stats.lag_bytes = tailer.lag + self._flying_bytes
+        self.stats.lost = tailer.losses
+        self.stats.seconds = now - started
+        if self._on_progress is not None and (final or now - self._reported >= REPORT_SECONDS):
+            self._reported = now
+            self._on_progress(self.stats)
+
+
+@contextlib.asynccontextmanager
+async def stopped_by_signals(shipper: Shipper[Any]) -> AsyncIterator[None]:
+    """While this is open, SIGTERM and SIGINT stop the shipper cleanly; a second one ends the process."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        shipper.stop()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,106 @@
+"""When to look again: at once when a file appears, moves or goes, else at the next tick.
+
+Growth is not watched by events. A busy log is written thousands of times a second, and an event for each
+write costs more than reading the line; asking an open file for its size costs a microsecond, ten times a
+second. So events tell what changes in directories, and the tailer asks for sizes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+log = logging.getLogger(__name__)
+
+EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+
+
+class Watch:
+    """Changes in some directories, as a flag that can be waited for. A context manager, inside a running loop.
+
+    Where the system grants no watch (too many, or no such support) this says so in the log and tells of
+    nothing: whoever uses it polls as well.
+
+    Args:
+        directories: Path and whether its subdirectories count.
+        poll_only: Ask for no events at all.
+    """
+
+    def __init__(self, directories: Mapping[str, bool], *, poll_only: bool = False) -> None:
+        self._directories = dict(directories)
+        self._poll_only = poll_only
+        self._observer: BaseObserver | None = None
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        if self._poll_only or not self._directories:
+            return self
+        observer = Observer()
+        handler = _Wake(asyncio.get_running_loop(), self._changed)
+        try:
+            for path, deep in self._directories.items():
+                observer.schedule(handler, path, recursive=deep, event_filter=EVENTS)
+            observer.start()
+        except OSError as exc:
+            log.warning("no file events (%s): looking every poll interval instead", exc)
+            return self
+        self._observer = observer
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(timeout=5)
+            self._observer = None
+
+    def wake(self) -> None:
+        """Make a waiter look now."""
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a change, so long at most; whether there was one. Changes since the last wait count."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        return self.take()
+
+    def take(self) -> bool:
+        """Whether something changed since this was last asked."""
+        changed = self._changed.is_set()
+        self._changed.clear()
+        return changed
+
+
+class _Wake(FileSystemEventHandler):
+    """Runs in the observer's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+        self._loop = loop
+        self._changed = changed
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop closed while an event was on its way
+            self._loop.call_soon_threadsafe(self._changed.set)

@@ -1,0 +1,43 @@
+"""Fixtures for every test folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from support.engine import database as database
+from support.engine import engine as engine
+from support.kafka import KafkaBroker, KafkaMissing
+from support.raymon import RaymonCorpus, RaymonMissing, raymon_corpus
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("tailrace", deadline=None)
+settings.load_profile("tailrace")
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """One real broker for the session. Whoever kills it starts it again; topics are told apart by name."""
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+    except KafkaMissing as exc:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(exc))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> RaymonCorpus:
+    """Log files of the real raymon client, and what is in them."""
+    try:
+        return raymon_corpus(tmp_path_factory.mktemp("raymon"))
+    except RaymonMissing as exc:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(exc))
