@@ -36,6 +36,23 @@ MaxLineBytes = Annotated[
     ),
 ]
 
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH…",
+        help="Log files, directories or patterns such as '/var/log/app/**/*.log'; files that appear later are found too.",
+    ),
+]
+
+PollOnly = Annotated[
+    bool,
+    typer.Option(
+        "--poll-only",
+        envvar="TAILRACE_POLL_ONLY",
+        help="Expect no file system events (NFS, some containers' mounts).",
+    ),
+]
+
 Once = Annotated[bool, typer.Option("--once", help="Process what is there now, then exit.")]
 
 

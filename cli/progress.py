@@ -14,11 +14,11 @@ _TERMINAL_SECONDS = 0.2
 _PLAIN_SECONDS = 10.0
 
 
-async def shown_while(work: Coroutine[Any, Any, None], line: Callable[[float], str]) -> None:
+async def shown_while(work: Coroutine[Any, Any, Any], line: Callable[[float], str]) -> None:
     """Runs `work` and shows its progress on stderr, so that stdout stays for results.
 
     Args:
-        work: What to run; its exceptions pass through.
+        work: What to run; its exceptions pass through, its result is dropped.
         line: Given the seconds since the start, one line of text.
     """
     began = time.monotonic()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.ingest_report import progress_line, report
-from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, ReportFormat
+from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
 from tailrace.cli.progress import shown_while, size
 
 from tailrace.schemas.errors import ConfigError
@@ -28,10 +28,7 @@ CHECKPOINT = "tailrace-checkpoint.json"
 
 
 def up(
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATH…", help="Log files, directories or patterns; files that appear later are found too."),
-    ],
+    paths: Paths,
     clickhouse: ClickHouse = "",
     once: Once = False,
     http: Annotated[
@@ -44,9 +41,7 @@ def up(
             "TAILRACE_HTTP_TOKEN set, the password of user `default`.",
         ),
     ] = "",
-    poll_only: Annotated[
-        bool, typer.Option("--poll-only", help="Expect no file system events (NFS, some containers' mounts).")
-    ] = False,
+    poll_only: PollOnly = False,
     batch_seconds: Annotated[
         float, typer.Option(envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted.")
     ] = 0.25,
@@ -75,7 +70,7 @@ def up(
         once=once,
         poll_only=poll_only,
         linger_seconds=batch_seconds,
-        batch_bytes=32 * 1024 * 1024,
+        batch_bytes=16 * 1024 * 1024,
         max_line_bytes=max_line_bytes,
     )
     asyncio.run(_up(dsn, settings, http, format))
@@ -106,16 +101,12 @@ async def _up(dsn: Dsn, settings: ShipperSettings, http: str, format: ReportForm
             return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
 
         async with stopped_by_signals(shipper):
-            await shown_while(_run(shipper), line)
+            await shown_while(shipper.run(), line)
     lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
     report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)
     if lost:
         typer.echo(f"tailrace: bytes were lost: {lost}", err=True)
         raise typer.Exit(1)
-
-
-async def _run(shipper: Any) -> None:
-    await shipper.run()
 
 
 def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:

@@ -5,7 +5,7 @@ The same bytes in the same order give the same batch, which is what makes insert
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -111,11 +111,14 @@ class DecodedBatch:
         tables: Record tables by name, each a single Arrow record batch, in the order of insertion.
         dead_letters: Lines that became none.
         spans: What each range held.
+        without: Decodes the same lines again, but makes dead letters of those that ClickHouse rejected, given by
+            hash with the reason.
     """
 
     tables: Sequence[tuple[str, pa.Table]]
     dead_letters: Sequence[DeadLetter]
     spans: Sequence[Span]
+    without: Callable[[Mapping[int, str]], DecodedBatch]
 
     @property
     def lines(self) -> int:
@@ -188,19 +191,23 @@ class BatchDecoder:
 
     Args:
         max_line_bytes: A longer line is a dead letter, kept by its head.
+        rejected: Lines, by hash, that ClickHouse refused, with the reason: they become dead letters.
     """
 
     max_line_bytes: int
+    rejected: Mapping[int, str] = field(default_factory=dict)
     _reader: LineReader = field(init=False)
     _columns: RecordColumns = field(default_factory=RecordColumns)
     _dead: list[DeadLetter] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
+    _inputs: list[Callable[[BatchDecoder], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._reader = LineReader(self.max_line_bytes)
 
     def add_chunk(self, chunk: FileChunk) -> None:
         """The lines of a chunk of a file."""
+        self._inputs.append(lambda decoder: decoder.add_chunk(chunk))
         span = self._span(f"file:{chunk.file.id}", chunk.start, chunk.end, chunk.file.path)
         origin = Origin("file", file_id=chunk.file.id, file=chunk.file.path, byte=chunk.start)
         if chunk.oversized is not None:
@@ -209,9 +216,10 @@ class BatchDecoder:
             self._add_lines(chunk.data, origin, span)
 
     def add_messages(
-        self, topic: str, partition: int, start: int, end: int, messages: Iterable[Message]
+        self, topic: str, partition: int, start: int, end: int, messages: Sequence[Message]
     ) -> None:
         """The messages of `[start, end)` of a partition; offsets may be missing between them (transaction markers)."""
+        self._inputs.append(lambda decoder: decoder.add_messages(topic, partition, start, end, messages))
         span = self._span(f"{topic}/{partition}", start, end)
         for message in messages:
             value = message.value or b""
@@ -227,7 +235,13 @@ class BatchDecoder:
 
     def finish(self) -> DecodedBatch:
         """The batch. The decoder is spent."""
-        return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans)
+        return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans, self._again)
+
+    def _again(self, rejected: Mapping[int, str]) -> DecodedBatch:
+        decoder = BatchDecoder(self.max_line_bytes, rejected)
+        for add in self._inputs:
+            add(decoder)
+        return decoder.finish()
 
     def _span(self, stream: str, start: int, end: int, path: str = "") -> Span:
         """Where to count the lines of a range; one that goes on from the last of the same stream extends it."""
@@ -275,7 +289,10 @@ class BatchDecoder:
             record, content, _, ts, trace_ts = self._reader.read(line)
         except RecordError as error:
             return error
-        self._columns.append(record, ts, trace_ts, xxhash.xxh3_64_intdigest(content))
+        line_hash = xxhash.xxh3_64_intdigest(content)
+        if line_hash in self.rejected:
+            return RecordError(Reason.REJECTED, self.rejected[line_hash])
+        self._columns.append(record, ts, trace_ts, line_hash)
         span.rows += 1
         return None
 

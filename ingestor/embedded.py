@@ -30,7 +30,6 @@ class EmbeddedSink:
         self._executor = ThreadPoolExecutor(1, "tailrace-insert")
         self._inserter = Inserter(writer, self._executor, retry or RetryPolicy())
         self._max_line_bytes = max_line_bytes
-        self._first = True
 
     @property
     def stats(self) -> InsertStats:
@@ -46,15 +45,11 @@ class EmbeddedSink:
 
     async def store(self, prepared: DecodedBatch, token: str) -> None:
         """Inserts; see `Sink.store`."""
-        if self._first:
-            # Only the first batch of a run can be one that an earlier run has stored, perhaps so long ago
-            # that the tables have forgotten its token.
-            if await self._inserter.is_stored(token):
-                self._first = False
-                self._inserter.stats.add(prepared)
-                return
-            self._first = False
         await self._inserter.store(prepared, token)
+
+    async def restore(self, prepared: DecodedBatch, token: str, since: float) -> None:
+        """Inserts what an earlier run may have stored; see `Sink.restore`."""
+        await self._inserter.restore(prepared, token, since)
 
     async def close(self) -> None:
         """Waits for the insert that is under way; the writer stays open, it belongs to the caller."""

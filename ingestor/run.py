@@ -20,6 +20,7 @@ from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter
 from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
+from tailrace.schemas.crash import crash_point
 from tailrace.schemas.kafka import KafkaConnection
 from tailrace.schemas.streams import KafkaOffset
 
@@ -41,6 +42,7 @@ class _Partition:
     def __init__(self, intent: PartitionIntent) -> None:
         self.gathering = Gathering(intent.start, intent.start)
         self.replay_end = intent.end
+        self.announced = intent.at
         self.stored = intent.start
         self.committed = intent.start
         self.in_flight = 0
@@ -171,13 +173,15 @@ class Ingestor:
         # The one that has waited longest goes first, so that a busy partition does not starve the others.
         for number, partition in sorted(self._partitions.items(), key=lambda item: item[1].gathering.since):
             while len(self._tasks) < _IN_FLIGHT:
-                replaying = partition.replay_end is not None
-                position = await self._consumer.position(number) if replaying else partition.gathering.end
+                announced = partition.announced if partition.replay_end is not None else None
+                position = partition.gathering.end
+                if announced is not None:
+                    position = await self._consumer.position(number)
                 batch = partition.take(self._settings, now, position, flush)
                 if batch is None:
                     break
                 partition.in_flight += 1
-                task = asyncio.create_task(self._process(number, partition, batch, replaying))
+                task = asyncio.create_task(self._process(number, partition, batch, announced))
                 self._tasks.add(task)
 
     def _surface(self) -> None:
@@ -185,7 +189,7 @@ class Ingestor:
             self._tasks.discard(task)
             task.result()
 
-    async def _process(self, number: int, partition: _Partition, batch: Gathering, replaying: bool) -> None:
+    async def _process(self, number: int, partition: _Partition, batch: Gathering, announced: float | None) -> None:
         """Decode while an earlier batch is inserted; then intent, inserts, ledger, in the order of the batches."""
         loop = asyncio.get_running_loop()
         try:
@@ -196,7 +200,7 @@ class Ingestor:
                     # The partition went to another member, or the batch before this one failed: an intent now
                     # would commit past what is stored.
                     return
-                await self._store(number, partition, batch, decoded, replaying)
+                await self._store(number, partition, batch, decoded, announced)
         except PartitionLost:
             log.info(
                 "partition %d went to another member before [%d, %d) was begun",
@@ -213,13 +217,15 @@ class Ingestor:
         return decoder.finish()
 
     async def _store(
-        self, number: int, partition: _Partition, batch: Gathering, decoded: DecodedBatch, replaying: bool
+        self, number: int, partition: _Partition, batch: Gathering, decoded: DecodedBatch, announced: float | None
     ) -> None:
         token = intents.token(self._settings.topic, number, batch.start, batch.end)
-        if replaying and await self._inserter.is_stored(token):
-            self._inserter.stats.add(decoded)
+        if announced is not None:
+            await self._inserter.restore(decoded, token, announced)
         else:
+            crash_point("ingest.before-intent")
             await self._consumer.commit({number: (batch.start, intents.encode(batch.end, self._clock()))})
+            crash_point("ingest.after-intent")
             partition.committed = batch.start
             await self._inserter.store(decoded, token)
         partition.stored = batch.end
@@ -235,10 +241,12 @@ class Ingestor:
         }
         if not ends:
             return
+        crash_point("ingest.before-commit")
         try:
             await self._consumer.commit(ends)
         except PartitionLost:
             return
+        crash_point("ingest.after-commit")
         for number, (end, _) in ends.items():
             if partition := self._partitions.get(number):
                 partition.committed = end

@@ -13,7 +13,8 @@ TailraceError
     ├── KafkaRefused            the broker rejects us for good (authentication, authorisation, unknown topic)
     ├── Fenced                  another process took over this shipper id or consumer group member
     ├── ClickHouseRejected      the server understood and refused (syntax, type, permission, missing table)
-    │   └── SchemaMismatch      tables are older or newer than this program
+    │   ├── SchemaMismatch      tables are older or newer than this program
+    │   └── RowsRejected        some row of an insert breaks a rule of its table; the others do not
     ├── EngineLocked            another process holds the embedded database
     └── CheckpointError         progress on disk cannot be read or written
 """
@@ -125,6 +126,10 @@ class ClickHouseRejected(FatalError):
 
 class SchemaMismatch(ClickHouseRejected):
     """Tables or columns are missing or of another type: run `tailrace migrate`."""
+
+
+class RowsRejected(ClickHouseRejected):
+    """Some row of an insert cannot be stored (a constraint, a value out of range); the others may be."""
 
 
 class EngineLocked(FatalError):

@@ -103,6 +103,16 @@ class Sink(Protocol[P]):
         """Deliver, and return when it is acknowledged."""
         ...
 
+    async def restore(self, prepared: P, token: str, since: float) -> None:
+        """Deliver what an earlier run announced and may have delivered, in part or whole; adds what is missing.
+
+        Args:
+            prepared: Of the same lines in the same order.
+            token: As announced.
+            since: When it was announced, in seconds since the epoch.
+        """
+        ...
+
     async def close(self) -> None:
         """Release connections; whatever was not acknowledged is delivered by the next run."""
         ...

@@ -10,6 +10,7 @@ from typing import Self
 
 import msgspec
 
+from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import CheckpointError
 from tailrace.schemas.streams import Intent
 from tailrace.shipper.identity import FileState
@@ -132,12 +133,15 @@ class Checkpoint:
         try:
             # A crash up to here, or in the next three lines, leaves the old file, and perhaps a half written
             # one beside it that the next save overwrites.
+            crash_point("ship.before-checkpoint")
             with self._half.open("wb") as half:
                 half.write(raw)
                 half.flush()
+                crash_point("ship.amid-checkpoint")
                 os.fsync(half.fileno())
             # A crash around here leaves the old file or the new one, each whole.
             self._half.replace(self.path)
+            crash_point("ship.after-checkpoint")
             # Without this a power failure could still bring the old name back.
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

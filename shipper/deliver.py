@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from tailrace.schemas.crash import crash_point
 from tailrace.schemas.streams import FileChunk, FileRange, Intent, Prepared, Sink
 from tailrace.shipper.checkpoint import Checkpoint, Progress
 from tailrace.shipper.tail import Step
@@ -125,12 +126,19 @@ class CheckpointedDelivery(Delivery[P]):
         if prepared is not None:
             if self._sink.idempotent:
                 # A crash before this: nothing was sent; the ranges are read again like any others.
+                crash_point("ship.before-intent")
                 await self._save(
-                    Progress(self._progress.files, Intent(token, step.ranges, self._clock()), step)
+                    Progress(self._progress.files, Intent(token, step.ranges, step.announced or self._clock()), step)
                 )
+                crash_point("ship.after-intent")
             # From here on the ranges may be stored: the next process stores exactly them again first.
             # This holds for an exception too: the intent stays in the file.
-            await self._sink.store(prepared, token)
+            crash_point("ship.before-store")
+            if step.token is None:
+                await self._sink.store(prepared, token)
+            else:
+                await self._sink.restore(prepared, token, step.announced)
+            crash_point("ship.after-store")
         # They are stored. A crash before the next save stores them again under the same token.
         self._progress = self._progress.after(step)
         self._noted = False

@@ -365,6 +365,10 @@ class KafkaSink:
             attempt += 1
             await self._writer.open_for_ever()
 
+    async def restore(self, prepared: Messages, token: str, since: float) -> None:
+        """Send again: Kafka without transactions cannot tell what it has."""
+        await self.store(prepared, token)
+
     async def close(self) -> None:
         """Disconnect."""
         await self._writer.close()

@@ -115,7 +115,8 @@ class Shipper(Generic[P]):
         log.info("storing %d ranges again that were in flight when the last run ended", len(chunks))
         prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
         # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
-        again = type(step)(step.ranges, step.files, step.forgotten, progress.intent.token)
+        intent = progress.intent
+        again = type(step)(step.ranges, step.files, step.forgotten, intent.token, intent.started)
         await self._delivery.deliver(prepared, again)
         self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)))
 

@@ -72,12 +72,14 @@ class Step(msgspec.Struct, frozen=True):
         files: The new states of the files in it, and of files whose content moved to another inode.
         forgotten: Ids of files that are gone and read to their end: their states may be dropped.
         token: `None`, or the token under which an earlier process may already have stored the batch.
+        announced: With a token: when that process began to, in seconds since the epoch.
     """
 
     ranges: tuple[FileRange, ...]
     files: tuple[FileState, ...]
     forgotten: tuple[str, ...] = ()
     token: str | None = None
+    announced: float = 0.0
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -58,5 +58,9 @@ class MemorySink:
             self.stored += prepared.values
         self._after(token)
 
+    async def restore(self, prepared: MemoryLines, token: str, since: float) -> None:
+        """Keep the lines, unless the token was seen."""
+        await self.store(prepared, token)
+
     async def close(self) -> None:
         """Nothing is open."""

@@ -38,6 +38,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 
+from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import CheckpointError, Fenced, KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.checkpoint import Progress
@@ -158,16 +159,20 @@ class TransactionalDelivery:
 
     async def _transact(self, prepared: Messages | None, step: Step, mine: Owner) -> None:
         producer = self._writer.producer
+        crash_point("ship.before-transaction")
         await producer.begin_transaction()
         if prepared is not None:
             await self._writer.send(prepared)
+            crash_point("ship.after-records")
         sent = [
             await producer.send(self._settings.checkpoint_topic, key=key, value=value, partition=0)
             for key, value in self._records(step, mine)
         ]
         # A commit does not look whether its records arrived: they have to be asked one by one.
         await asyncio.gather(*sent)
+        crash_point("ship.before-commit")
         await producer.commit_transaction()
+        crash_point("ship.after-commit")
 
     def _records(self, step: Step, mine: Owner) -> Iterable[tuple[bytes, bytes | None]]:
         yield self._id.encode(), msgspec.json.encode(mine)

@@ -13,11 +13,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from tailrace.schemas.clickhouse.unfinished import forget_unfinished_inserts
 from tailrace.schemas.errors import (
     ClickHouseRejected,
     ClickHouseUnavailable,
     ConfigError,
     EngineLocked,
+    RowsRejected,
     SchemaMismatch,
     TailraceError,
 )
@@ -31,6 +33,9 @@ _PERMANENT_NETWORK_CODES = frozenset({516, 497, 192, 193, 194})
 _SCHEMA_CODES = frozenset({16, 47, 60, 81, 8, 53, 10})
 """NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE, THERE_IS_NO_COLUMN, TYPE_MISMATCH,
 NOT_FOUND_COLUMN_IN_BLOCK."""
+_ROW_CODES = frozenset({6, 26, 27, 33, 38, 41, 69, 70, 72, 117, 128, 131, 190, 349, 395, 469, 691})
+"""CANNOT_PARSE_…, ARGUMENT_OUT_OF_BOUND, INCORRECT_DATA, TOO_LARGE_ARRAY_SIZE, TOO_LARGE_STRING_SIZE, throwIf,
+VIOLATED_CONSTRAINT, UNKNOWN_ELEMENT_OF_ENUM and their like: the fault is in some row."""
 _TRANSIENT_CODES = frozenset(
     {
         3,
@@ -286,6 +291,10 @@ def _open_engine(dsn: Dsn, create_database: bool) -> Any:
     except OSError as exc:
         raise ConfigError(f"cannot create {dsn.path}: {exc.strerror}") from exc
     try:
+        forget_unfinished_inserts(directory)
+    except OSError as exc:
+        raise ClickHouseUnavailable(f"cannot prepare {dsn.path}: {exc.strerror}") from exc
+    try:
         client = clickhouse_connect.get_client(interface="chdb", path=dsn.path)
     except Exception as exc:
         if is_locked(dsn.path):
@@ -343,6 +352,8 @@ def translate(exc: Exception, where: str) -> TailraceError:
         return SchemaMismatch(
             f"{where} has other tables than this program expects: {text}; run `tailrace migrate`", code
         )
+    if code in _ROW_CODES:
+        return RowsRejected(f"{where} refuses a row: {text}", code)
     if code is not None:
         return ClickHouseRejected(f"{where} refused: {text}", code)
     if _is_network_fault(exc):

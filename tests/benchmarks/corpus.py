@@ -25,7 +25,7 @@ WORDS = "request model loaded features validated cache miss prediction served fa
 def lines(count: int, seed: int = 7) -> Iterator[bytes]:
     """`count` lines, each with its newline; the same for the same arguments."""
     rnd = random.Random(seed)
-    blobs = [base64.b64encode(rnd.randbytes(rnd.randrange(120, 340))).decode() for _ in range(256)]
+    blobs = [base64.b64encode(rnd.randbytes(rnd.randrange(110, 320))).decode() for _ in range(256)]
     trace_id = ""
     for number in range(count):
         if number % 5 == 0:
@@ -34,7 +34,7 @@ def lines(count: int, seed: int = 7) -> Iterator[bytes]:
         jcr = {"timestamp": str(moment), "trace_id": trace_id, "ref": None, "data": None, "project_id": "shop"}
         kind = (0, 2, 1, 3, 4)[number % 5]
         if kind < 2:
-            jcr["data"] = " ".join(rnd.choices(WORDS, k=24))
+            jcr["data"] = " ".join(rnd.choices(WORDS, k=20))
             line = {"type": "info", "jcr": jcr}
         elif kind < 4:
             jcr["data"] = _tags(rnd, 3 if kind == 2 else 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +16,10 @@ from support import hostile
 from support.writers import AwayWriter, Crash, CrashingWriter
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.embedded import EmbeddedSink
-from tailrace.ingestor.insert import ClickHouseWriter, Inserter, steps
+from tailrace.ingestor.insert import ClickHouseWriter, Inserter, tokens_remembered
 from tailrace.ingestor.settings import RetryPolicy
+from tailrace.schemas.clickhouse.migrate import DEDUPLICATION_BLOCKS
+from tailrace.schemas.errors import RowsRejected
 from tailrace.schemas.records import RECORD_TYPES
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
@@ -66,9 +69,9 @@ def counts(client: Any) -> dict[str, int]:
 
 
 def store(client: Any, what: DecodedBatch, token: str) -> None:
-    writer = ClickHouseWriter(client, "test")
-    for step in steps(what, token, 1_000_000):
-        writer.insert(*step)
+    with ThreadPoolExecutor(1) as executor:
+        inserter = Inserter(ClickHouseWriter(client, "test"), executor, RetryPolicy())
+        asyncio.run(inserter.store(what, token))
 
 
 def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
@@ -140,19 +143,19 @@ def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool) ->
     expected = counts(clean)
     client = database()
     writer = ClickHouseWriter(client, "test")
-    number_of_steps = len(list(steps(every_kind(), "T", 0)))
+    number_of_steps = len(every_kind().tables) + 2  # the dead letters and the ledger
     for at in range(number_of_steps):
         sink = EmbeddedSink(CrashingWriter(writer, at, after), 8 * 1024 * 1024)
         # After the ledger row the first look finds the batch stored, and no insert is left to crash in.
         try:
-            asyncio.run(sink.store(every_kind(), "T"))
+            asyncio.run(sink.restore(every_kind(), "T", time.time()))
         except Crash:
             pass
         else:
             assert writer.is_stored("T")
         finally:
             asyncio.run(sink.close())
-    asyncio.run(EmbeddedSink(writer, 8 * 1024 * 1024).store(every_kind(), "T"))
+    asyncio.run(EmbeddedSink(writer, 8 * 1024 * 1024).restore(every_kind(), "T", time.time()))
     assert counts(client) == expected
     client.command("OPTIMIZE TABLE tags FINAL")
     assert counts(client) == expected
@@ -187,3 +190,45 @@ def test_a_day_a_row_is_one_insert(database: Database) -> None:
     lines = [hostile.line(hostile.v1(message="m", ts=86400 * day)) for day in range(300)]
     store(client, batch(*lines), "T")
     assert counts(client)["logs"] == 300
+
+
+@pytest.mark.parametrize("bad", [(0,), (99,), (3, 4, 50), tuple(range(40, 60))])
+def test_a_row_that_clickhouse_rejects(database: Database, bad: tuple[int, ...]) -> None:
+    """Rows that break a constraint become dead letters with their bytes and the reason; all others are stored, once."""
+    client = database()
+    client.command("ALTER TABLE logs ADD CONSTRAINT no_poison CHECK message != 'poison'")
+    lines = [
+        hostile.line(hostile.v1(message="poison" if number in bad else "fine", trace_id=f"t{number}"))
+        for number in range(100)
+    ]
+    for _ in range(2):  # begun again after a crash, it ends the same
+        store(client, batch(*lines), "T")
+    found = [row[0] for row in client.query("SELECT trace_id FROM logs").result_rows]
+    assert sorted(found) == sorted(f"t{number}" for number in range(100) if number not in bad)
+    letters = client.query("SELECT byte, reason, raw FROM dead_letters ORDER BY byte").result_rows
+    position = [sum(map(len, lines[:number])) for number in bad]
+    assert letters == [
+        (byte, "rejected_by_clickhouse", lines[number].decode().rstrip("\n"))
+        for byte, number in zip(position, bad, strict=True)
+    ]
+    assert client.query("SELECT lines, rows, dead_letters FROM ledger").result_rows == [(100, 100 - len(bad), len(bad))]
+
+
+def test_a_server_that_rejects_everything_stops_the_work(database: Database) -> None:
+    """When it is not single rows that are wrong, the process stops with the reason instead of burying all lines."""
+    client = database()
+    client.command("ALTER TABLE logs ADD CONSTRAINT nothing CHECK message = ''")
+    with pytest.raises(RowsRejected, match="nothing"):
+        store(client, batch(*map(hostile.neighbour, range(300))), "T")
+
+
+def test_an_old_intent_is_an_alarm(database: Database) -> None:
+    """A batch that is begun again after more than the deduplication window counts as unsafe, and is stored all the same."""
+    client = database()
+    sink = EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024)
+    asyncio.run(sink.restore(every_kind(), "T", since=time.time() - 60))
+    assert sink.stats.unsafe_replays == 0
+    asyncio.run(sink.restore(every_kind(), "U", since=time.time() - 20 * 86400))
+    assert sink.stats.unsafe_replays == 1
+    assert tokens_remembered(DEDUPLICATION_BLOCKS // 2 - 1, 60)
+    assert not tokens_remembered(DEDUPLICATION_BLOCKS // 2, 60)

@@ -162,6 +162,9 @@ class RefusingWriter:
     def is_stored(self, token: str) -> bool:
         return False
 
+    def batches_since(self, moment: float) -> int:
+        return 0
+
 
 def test_a_refusal_stops_the_process_and_commits_nothing(kafka: KafkaBroker, topic: str, database: Database) -> None:
     """What is refused for good ends the ingestor with the reason; a later one finds every line."""

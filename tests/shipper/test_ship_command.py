@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.cli import tailrace
 from support.kafka import KafkaBroker
 
-SHIP = [sys.executable, "-c", "import typer; from tailrace.cli.ship import ship; typer.run(ship)"]
-
-
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SHIP, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
-    )
+    return tailrace("ship", *arguments, check=None, seconds=60)
 
 
 @pytest.mark.kafka

@@ -29,6 +29,9 @@ class CrashingWriter:
     def is_stored(self, token: str) -> bool:
         return self._writer.is_stored(token)
 
+    def batches_since(self, moment: float) -> int:
+        return self._writer.batches_since(moment)
+
 
 class AwayWriter:
     """A writer whose side is away for a number of calls; every second time the work was done all the same."""
@@ -46,3 +49,6 @@ class AwayWriter:
 
     def is_stored(self, token: str) -> bool:
         return self._writer.is_stored(token)
+
+    def batches_since(self, moment: float) -> int:
+        return self._writer.batches_since(moment)

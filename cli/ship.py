@@ -1,0 +1,157 @@
+"""`tailrace ship`: files to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailrace.cli.options import Format, Kafka, MaxLineBytes, Once, Paths, PollOnly, ReportFormat, Topic
+from tailrace.cli.progress import rate, shown_while, size
+from tailrace.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tailrace.shipper.settings import ShipperSettings
+    from tailrace.shipper.stats import Stats
+
+
+class DeliveryOption(StrEnum):
+    """What a crash may do to a line."""
+
+    EXACTLY_ONCE = "exactly-once"
+    AT_LEAST_ONCE = "at-least-once"
+
+
+def ship(
+    paths: Paths,
+    kafka: Kafka = "",
+    topic: Topic = "tailrace",
+    shipper_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TAILRACE_SHIPPER_ID",
+            help="Names this shipper's progress: keep it over restarts, and share it with no other.",
+            show_default="the host's name",
+        ),
+    ] = None,
+    delivery: Annotated[
+        DeliveryOption,
+        typer.Option(
+            envvar="TAILRACE_DELIVERY",
+            help="exactly-once keeps progress in Kafka, in the same transaction as the lines; "
+            "at-least-once keeps it in a local file, for clusters that allow no transactions.",
+        ),
+    ] = DeliveryOption.EXACTLY_ONCE,
+    once: Once = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TAILRACE_CHECKPOINT",
+            help="The progress file of at-least-once.",
+            show_default="in ~/.local/state/tailrace",
+        ),
+    ] = None,
+    compression: Annotated[
+        str, typer.Option(envvar="TAILRACE_COMPRESSION", help="none, gzip, snappy, lz4 or zstd.")
+    ] = "zstd",
+    partitions: Annotated[
+        int, typer.Option(envvar="TAILRACE_PARTITIONS", help="Of the topic, when it has to be made.")
+    ] = 6,
+    create_topics: Annotated[
+        bool, typer.Option(envvar="TAILRACE_CREATE_TOPICS", help="Make topics that are absent.")
+    ] = True,
+    max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    idle_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="TAILRACE_IDLE_SECONDS", help="When a last line without a newline counts as complete."
+        ),
+    ] = 10.0,
+    poll_only: PollOnly = False,
+    format: Format = ReportFormat.table,
+) -> None:
+    """Ship the lines of log files to Kafka, each exactly once.
+
+    Follows the files until SIGTERM or Ctrl-C, over rotation and restarts of either side, and holds its place while
+    Kafka is away. With --once it ships what is there, and the exit code is 1 when bytes were lost for sure.
+
+    Examples:
+
+        tailrace ship /var/log/shop --kafka kafka:9092 --shipper-id shop-1
+
+        tailrace ship 'logs/**/*.log' --kafka kafka:9092 --once --format json
+    """
+    settings = _settings(
+        {
+            "paths": paths,
+            "shipper_id": shipper_id,
+            "delivery": delivery.value,
+            "once": once,
+            "checkpoint": checkpoint,
+            "topic": topic,
+            "compression": compression,
+            "partitions": partitions,
+            "create_topics": create_topics,
+            "max_line_bytes": max_line_bytes,
+            "idle_seconds": idle_seconds,
+            "poll_only": poll_only,
+        },
+        kafka,
+    )
+    stats = asyncio.run(_ship(settings))
+    if format is ReportFormat.json:
+        report = {**stats.report(), "shipper_id": settings.shipper_id, "topic": topic, "delivery": delivery.value}
+        typer.echo(json.dumps(report))
+    else:
+        typer.echo(
+            f"{stats.lines:,} lines, {size(stats.bytes)} from {stats.files} files to {topic} in {stats.seconds:.1f} s "
+            f"({rate(stats.lines, stats.seconds)}); {stats.oversized:,} over the limit, {stats.lost_bytes:,} bytes lost"
+        )
+    if once and stats.lost_bytes:
+        typer.echo(f"tailrace: bytes were lost: {dict(stats.lost)}", err=True)
+        raise typer.Exit(1)
+
+
+def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
+    from tailrace.schemas.kafka import KafkaConnection
+    from tailrace.shipper.settings import ShipperSettings
+
+    return ShipperSettings.from_mapping(values, KafkaConnection.from_environ(brokers, os.environ))
+
+
+async def _ship(settings: ShipperSettings) -> Stats:
+    from tailrace.shipper.run import Shipper, stopped_by_signals
+
+    shipper: Shipper[Any] = Shipper(settings, await _delivery(settings))
+    async with stopped_by_signals(shipper):
+        await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
+    return shipper.stats
+
+
+def _progress_line(stats: Stats, seconds: float) -> str:
+    return (
+        f"{stats.files} files, {size(stats.lag_bytes)} to go; {stats.lines:,} lines, {size(stats.bytes)}, "
+        f"{rate(stats.lines, seconds)}"
+    )
+
+
+async def _delivery(settings: ShipperSettings) -> Any:
+    from tailrace.shipper.checkpoint import Checkpoint
+    from tailrace.shipper.deliver import CheckpointedDelivery
+    from tailrace.shipper.produce import KafkaSink
+    from tailrace.shipper.settings import default_checkpoint
+    from tailrace.shipper.transact import TransactionalDelivery
+
+    kafka = settings.kafka
+    if kafka is None:
+        raise ConfigError("no Kafka brokers are given: --kafka HOST:PORT")
+    if settings.delivery == "exactly-once":
+        return TransactionalDelivery(kafka, settings.shipper_id, settings.max_line_bytes)
+    path = settings.checkpoint or default_checkpoint(settings.shipper_id, os.environ)
+    sink = KafkaSink(kafka, settings.max_line_bytes)
+    return CheckpointedDelivery(sink, Checkpoint(path), connect=sink.open)
