@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +50,7 @@ def check(
             checker.check(file)
     report, seconds = checker.report, time.monotonic() - began
     if format is ReportFormat.json:
-        document = {**dataclasses.asdict(report), "invalid": report.invalid, "seconds": round(seconds, 3)}
+        document = {**msgspec.to_builtins(report), "invalid": report.invalid, "seconds": round(seconds, 3)}
         typer.echo(msgspec.json.encode(document).decode())
     else:
         for finding in report.findings:

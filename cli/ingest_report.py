@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,7 +25,7 @@ def progress_line(stats: InsertStats, seconds: float) -> str:
 
 def document(stats: InsertStats, seconds: float) -> dict[str, Any]:
     """The closing report for scripts: the fields of `InsertStats`, and the seconds that the run took."""
-    return {**dataclasses.asdict(stats), "seconds": round(seconds, 3)}
+    return {**msgspec.to_builtins(stats), "seconds": round(seconds, 3)}
 
 
 def report(stats: InsertStats, seconds: float, format: ReportFormat, **more: Any) -> None:
