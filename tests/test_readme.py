@@ -1,0 +1,92 @@
+"""What the README says works, as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from tailrace.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "fluent-bit" / "README.md"]
+PAGES += [ROOT / "shipper" / "EXACTLY_ONCE.md", ROOT / "ingestor" / "EXACTLY_ONCE.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of its shell blocks that call `tailrace`."""
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [line.split(" # ")[0].strip() for line in lines if line.strip().startswith("tailrace ")]
+
+
+def test_the_python_and_the_commands_run(tmp_path: Path) -> None:
+    """The client example runs, and then the commands under "Try it by hand", one after the other, on what it wrote."""
+    page = (ROOT / "README.md").read_text()
+    (example,) = blocks(ROOT / "README.md", "python")
+    (tmp_path / "logs").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    (script,) = re.findall(r"<!-- run -->\n```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    environment = {
+        **os.environ,
+        "TRACE_ID": done.stdout.strip(),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    ran = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert ran.returncode == 0, ran.stderr
+    for expected in ('"traces":1', done.stdout.strip(), "You can log whatever you want here", "tailrace.Numpy"):
+        assert expected in ran.stdout.replace(" ", "" if expected.startswith('"') else " ")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_and_option_exists(page: Path) -> None:
+    """Each `tailrace …` that a page shows is a command, and each of its options one that the command has."""
+    group = typer.main.get_command(app)
+    for line in commands(page):
+        words = line.split()
+        command = group.commands[words[1]]  # type: ignore[attr-defined]
+        known = {option for parameter in command.params for option in parameter.opts}
+        used = {word.split("=")[0] for word in words[2:] if word.startswith("--")}
+        assert used <= known | {"--help"}, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Files that a page links to are there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_variable_of_the_readme_is_read_somewhere() -> None:
+    """The environment variables of the configuration table are options of some command, or read by name."""
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("## Configuration") : text.index("## Dead letters")]
+    named = set(re.findall(r"`(TAILRACE_[A-Z_]+)`", table))
+    group = typer.main.get_command(app)
+    options = {
+        parameter.envvar
+        for command in group.commands.values()  # type: ignore[attr-defined]
+        for parameter in command.params
+    }
+    sources = "".join(path.read_text() for room in ("schemas", "cli") for path in (ROOT / room).rglob("*.py"))
+    read = set(re.findall(r'"(TAILRACE_[A-Z_]+)"', sources))
+    read |= {f"TAILRACE_KAFKA_{name}" for name in re.findall(r'setting\("([A-Z_]+)"', sources)}
+    assert named - options - read == set()
