@@ -11,7 +11,9 @@ def main() -> None:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ModuleNotFoundError as exc:
-        sys.exit(f"the tailrace command needs {exc.name}: pip install 'tailrace[all]' (or [shipper], [ingestor], [embedded])")
+        sys.exit(
+            f"the tailrace command needs {exc.name}: pip install 'tailrace[all]' (or [shipper], [ingestor], [embedded])"
+        )
     from tailrace.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -15,7 +15,9 @@ from tailrace.cli.progress import rate, size
 
 def check(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, directories or patterns.")],
-    errors: Annotated[int, typer.Option(min=0, help="How many invalid lines to describe; all are counted.")] = 10,
+    errors: Annotated[
+        int, typer.Option(min=0, help="How many invalid lines to describe; all are counted.")
+    ] = 10,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     format: Format = ReportFormat.table,
 ) -> None:
@@ -41,7 +43,12 @@ def check(
         raise ConfigError(f"no file is named by {' '.join(paths)}")
     began = time.monotonic()
     display = Progress(
-        "checking", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        "checking",
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
     with display:
         bar = display.add_task("", total=sum(file.stat().st_size for file in files if file.exists()))
@@ -64,8 +71,14 @@ def check(
             f"{report.files} files, {size(report.bytes)}, {report.lines:,} lines in {seconds:.1f} s "
             f"({rate(report.lines, seconds)}): {report.valid:,} valid, {report.invalid:,} invalid, {report.blank:,} blank"
         )
-        for title, counts in (("dialects", report.dialects), ("kinds", report.kinds), ("invalid", report.reasons)):
+        for title, counts in (
+            ("dialects", report.dialects),
+            ("kinds", report.kinds),
+            ("invalid", report.reasons),
+        ):
             if counts:
-                typer.echo(f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
+                typer.echo(
+                    f"  {title}: " + ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+                )
     if report.invalid or report.unreadable:
         raise typer.Exit(1)

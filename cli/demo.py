@@ -16,9 +16,14 @@ SLICE = "client==bigshot_client"
 
 
 def demo(
-    requests: Annotated[int, typer.Option(min=1, help="How many requests the sample service answers.")] = 30_000,
+    requests: Annotated[
+        int, typer.Option(min=1, help="How many requests the sample service answers.")
+    ] = 30_000,
     directory: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where the log and the database go; a new temporary one by default.")
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Where the log and the database go; a new temporary one by default."
+        ),
     ] = None,
 ) -> None:
     """A sample service logs through the client library; its file becomes rows; a slice finds what is wrong.
@@ -42,7 +47,9 @@ def demo(
     )
     lines, seconds = service.stdout.split()
     each = float(seconds) / int(lines) * 1e6
-    typer.echo(f"{requests:,} requests, {int(lines):,} lines in {log}: {each:.1f} µs a line, the service's own work included")
+    typer.echo(
+        f"{requests:,} requests, {int(lines):,} lines in {log}: {each:.1f} µs a line, the service's own work included"
+    )
 
     _title("Its log file becomes rows")
     _run(f"tailrace up --once --clickhouse {dsn} {log}")

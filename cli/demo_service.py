@@ -1,6 +1,6 @@
 """A service that predicts house prices badly, for `tailrace demo`: what its log looks like on an ordinary day.
 
-    python -m tailrace.cli.demo_service app.log 20000
+python -m tailrace.cli.demo_service app.log 20000
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def serve(logger: FileLogger, rnd: random.Random) -> None:
         ]
     )
     if rnd.random() < 0.2:
-        features = {"rooms": rnd.randint(1, 9), "area": round(rnd.uniform(20, 300), 1), "garden": rnd.random() < 0.5}
+        features = {
+            "rooms": rnd.randint(1, 9),
+            "area": round(rnd.uniform(20, 300), 1),
+            "garden": rnd.random() < 0.5,
+        }
         trace.log(ref="features", data=tailrace.Native(features))
     if rnd.random() < (0.08 if slow else 0.01):
         trace.tag([Tag(name="upstream", value="valuation service timed out", type="error")])
@@ -54,7 +58,9 @@ def main(path: Path, requests: int) -> None:
     logger.close()
     with path.open("ab") as log:
         log.write(b"Traceback (most recent call last):\n")
-        log.write(b'{"v":1,"kind":"text","ts":"2026-11-20T08:00:00Z","project_id":"houses","message":"no trace id"}\n')
+        log.write(
+            b'{"v":1,"kind":"text","ts":"2026-11-20T08:00:00Z","project_id":"houses","message":"no trace id"}\n'
+        )
         log.write(b'{"v":1,"kind":"text","ts":"2026-11-20T08:00:00Z","proj')
     print(f"{stats.lines} {seconds:.6f}")
 

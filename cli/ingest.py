@@ -26,17 +26,27 @@ def ingest(
     kafka: Kafka = "",
     clickhouse: ClickHouse = "",
     topic: Topic = "tailrace",
-    group: Annotated[str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group; its offsets are the progress.")] = "tailrace",
+    group: Annotated[
+        str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group; its offsets are the progress.")
+    ] = "tailrace",
     workers: Annotated[
         int, typer.Option(envvar="TAILRACE_WORKERS", min=1, help="Processes that share the partitions.")
     ] = 1,
     once: Once = False,
     batch_seconds: Annotated[
-        float, typer.Option(envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted.")
+        float,
+        typer.Option(
+            envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted."
+        ),
     ] = 0.5,
-    batch_rows: Annotated[int, typer.Option(envvar="TAILRACE_BATCH_ROWS", help="Lines in one insert at most.")] = 200_000,
+    batch_rows: Annotated[
+        int, typer.Option(envvar="TAILRACE_BATCH_ROWS", help="Lines in one insert at most.")
+    ] = 200_000,
     session_timeout: Annotated[
-        float, typer.Option(envvar="TAILRACE_SESSION_TIMEOUT", help="Seconds until the group gives up a silent member.")
+        float,
+        typer.Option(
+            envvar="TAILRACE_SESSION_TIMEOUT", help="Seconds until the group gives up a silent member."
+        ),
     ] = 30.0,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     format: Format = ReportFormat.table,

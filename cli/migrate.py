@@ -13,7 +13,10 @@ from tailrace.cli.options import ClickHouse
 def migrate(
     clickhouse: ClickHouse = "",
     cluster: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Create on every replica of this cluster, with Replicated engines.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Create on every replica of this cluster, with Replicated engines."
+        ),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Print the SQL instead of running it.")] = False,
 ) -> None:

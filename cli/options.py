@@ -32,7 +32,9 @@ Topic = Annotated[str, typer.Option(envvar="TAILRACE_TOPIC", help="Kafka topic."
 MaxLineBytes = Annotated[
     int,
     typer.Option(
-        envvar="TAILRACE_MAX_LINE_BYTES", min=1024, help="A longer line becomes a dead letter, kept by its head."
+        envvar="TAILRACE_MAX_LINE_BYTES",
+        min=1024,
+        help="A longer line becomes a dead letter, kept by its head.",
     ),
 ]
 
@@ -64,5 +66,6 @@ class ReportFormat(StrEnum):
 
 
 Format = Annotated[
-    ReportFormat, typer.Option("--format", envvar="TAILRACE_FORMAT", help="`json` prints one document for scripts.")
+    ReportFormat,
+    typer.Option("--format", envvar="TAILRACE_FORMAT", help="`json` prints one document for scripts."),
 ]

@@ -105,7 +105,12 @@ def ship(
     )
     stats = asyncio.run(_ship(settings))
     if format is ReportFormat.json:
-        report = {**stats.report(), "shipper_id": settings.shipper_id, "topic": topic, "delivery": delivery.value}
+        report = {
+            **stats.report(),
+            "shipper_id": settings.shipper_id,
+            "topic": topic,
+            "delivery": delivery.value,
+        }
         typer.echo(json.dumps(report))
     else:
         typer.echo(

@@ -8,14 +8,13 @@ import os
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
 from tailrace.cli.progress import shown_while, size
-
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +42,10 @@ def up(
     ] = "",
     poll_only: PollOnly = False,
     batch_seconds: Annotated[
-        float, typer.Option(envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted.")
+        float,
+        typer.Option(
+            envvar="TAILRACE_BATCH_SECONDS", help="How long a line waits for others before it is inserted."
+        ),
     ] = 0.25,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     format: Format = ReportFormat.table,

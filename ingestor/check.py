@@ -154,5 +154,6 @@ def _printable(line: bytes) -> str:
     """Text that is safe on a terminal: control characters and what is no UTF-8 as escapes."""
     text = line.decode("utf-8", "backslashreplace")
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )

@@ -210,7 +210,9 @@ class Inserter:
             letters = dead_letter_table(batch.dead_letters, received_at)
             await self._attempt(self._writer.insert, "dead_letters", letters, f"{token}/dead_letters")
         crash_point("ingest.before-ledger")
-        await self._attempt(self._writer.insert, "ledger", ledger_table(batch.spans, token), f"{token}/ledger")
+        await self._attempt(
+            self._writer.insert, "ledger", ledger_table(batch.spans, token), f"{token}/ledger"
+        )
         crash_point("ingest.after-ledger")
         self.stats.add(batch)
 

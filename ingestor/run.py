@@ -189,7 +189,9 @@ class Ingestor:
             self._tasks.discard(task)
             task.result()
 
-    async def _process(self, number: int, partition: _Partition, batch: Gathering, announced: float | None) -> None:
+    async def _process(
+        self, number: int, partition: _Partition, batch: Gathering, announced: float | None
+    ) -> None:
         """Decode while an earlier batch is inserted; then intent, inserts, ledger, in the order of the batches."""
         loop = asyncio.get_running_loop()
         try:
@@ -217,7 +219,12 @@ class Ingestor:
         return decoder.finish()
 
     async def _store(
-        self, number: int, partition: _Partition, batch: Gathering, decoded: DecodedBatch, announced: float | None
+        self,
+        number: int,
+        partition: _Partition,
+        batch: Gathering,
+        decoded: DecodedBatch,
+        announced: float | None,
     ) -> None:
         token = intents.token(self._settings.topic, number, batch.start, batch.end)
         if announced is not None:

@@ -2,6 +2,7 @@
 
     TAILRACE_CRASH_AT=ingest.after-intent:3     the third time that this point is passed
     TAILRACE_CRASH_AT=ship.after-commit         the first time
+    TAILRACE_CRASH_AT=ship.after-commit:1:STOP  with SIGSTOP: a process that is paused just there
 
 Unset, as in production, a point costs one comparison.
 """
@@ -42,10 +43,12 @@ class _Armed:
     """The point that the environment names, and how many passes are left."""
 
     def __init__(self, setting: str) -> None:
-        self.name, _, count = setting.partition(":")
+        self.name, _, rest = setting.partition(":")
+        count, _, how = rest.partition(":")
         if self.name not in POINTS:
             raise ValueError(f"{VARIABLE}={setting}: no such point; there are {', '.join(POINTS)}")
         self.left = int(count or "1")
+        self.signal = signal.Signals[f"SIG{how or 'KILL'}"]
 
 
 _ARMED = _Armed(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
@@ -56,4 +59,4 @@ def crash_point(name: Point) -> None:
     if _ARMED is not None and _ARMED.name == name:
         _ARMED.left -= 1
         if _ARMED.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _ARMED.signal)

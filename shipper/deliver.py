@@ -128,7 +128,11 @@ class CheckpointedDelivery(Delivery[P]):
                 # A crash before this: nothing was sent; the ranges are read again like any others.
                 crash_point("ship.before-intent")
                 await self._save(
-                    Progress(self._progress.files, Intent(token, step.ranges, step.announced or self._clock()), step)
+                    Progress(
+                        self._progress.files,
+                        Intent(token, step.ranges, step.announced or self._clock()),
+                        step,
+                    )
                 )
                 crash_point("ship.after-intent")
             # From here on the ranges may be stored: the next process stores exactly them again first.

@@ -51,7 +51,12 @@ def test_the_python_and_the_commands_run(tmp_path: Path) -> None:
         timeout=180,
     )
     assert ran.returncode == 0, ran.stderr
-    for expected in ('"traces":1', done.stdout.strip(), "You can log whatever you want here", "tailrace.Numpy"):
+    for expected in (
+        '"traces":1',
+        done.stdout.strip(),
+        "You can log whatever you want here",
+        "tailrace.Numpy",
+    ):
         assert expected in ran.stdout.replace(" ", "" if expected.startswith('"') else " ")
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _PART = re.compile(r"(.+?)_(\d+)_(\d+)_\d+(?:_\d+)?")
 """`<partition>_<first block>_<last block>_<level>`, and a mutation's number."""
 _ADDED = "1"
+_HALF = "tailrace-deduplication-log.tmp"
+"""Not beside the log: the engine reads everything that lies there."""
 
 Blocks = dict[str, list[tuple[int, int]]]
 """By partition, the ranges of block numbers that its parts hold, both ends included."""
@@ -45,7 +47,8 @@ def forget_unfinished_inserts(directory: Path) -> int:
     with _held(directory) as alone:
         if not alone:
             return 0
-        return sum(_forget(folder) for folder in sorted(directory.glob("store/*/*/deduplication_logs")))
+        folders = sorted(directory.glob("store/*/*/deduplication_logs"))
+        return sum(_forget(folder, directory / _HALF) for folder in folders)
 
 
 def without_unfinished(notes: str, present: Blocks) -> tuple[str, int]:
@@ -73,7 +76,7 @@ def _is_there(part: str, present: Blocks) -> bool:
     return any(low <= first and last <= high for low, high in present.get(match[1], ()))
 
 
-def _forget(folder: Path) -> int:
+def _forget(folder: Path, half: Path) -> int:
     present: Blocks = defaultdict(list)
     for part in folder.parent.iterdir():
         if match := _PART.fullmatch(part.name):
@@ -84,7 +87,6 @@ def _forget(folder: Path) -> int:
         if not forgotten:
             continue
         log.warning("%s: forgetting %d tokens whose rows were never stored", folder.parent, forgotten)
-        half = path.with_name(f"{path.name}.tmp")
         with half.open("w") as file:
             file.write(kept)
             file.flush()

@@ -19,7 +19,18 @@ from pathlib import Path
 START = datetime(2026, 11, 20, 8, tzinfo=UTC)
 CLIENTS = ["bigshot_client", *(f"client_{number:02d}" for number in range(49))]
 VERSIONS = ["1.4.2", "1.4.3", "1.10.0", "2.0.0"]
-WORDS = "request model loaded features validated cache miss prediction served fallback timeout retry upstream ok".split()
+WORDS = (
+    "request",
+    "model",
+    "loaded",
+    "features",
+    "validated",
+    "cache",
+    "miss",
+    "prediction",
+    "served",
+    "fallback",
+)
 
 
 def lines(count: int, seed: int = 7) -> Iterator[bytes]:
@@ -31,7 +42,13 @@ def lines(count: int, seed: int = 7) -> Iterator[bytes]:
         if number % 5 == 0:
             trace_id = str(uuid.UUID(int=rnd.getrandbits(128), version=4))
         moment = START + timedelta(microseconds=number * 200 + rnd.randrange(100))
-        jcr = {"timestamp": str(moment), "trace_id": trace_id, "ref": None, "data": None, "project_id": "shop"}
+        jcr = {
+            "timestamp": str(moment),
+            "trace_id": trace_id,
+            "ref": None,
+            "data": None,
+            "project_id": "shop",
+        }
         kind = (0, 2, 1, 3, 4)[number % 5]
         if kind < 2:
             jcr["data"] = " ".join(rnd.choices(WORDS, k=20))
@@ -42,7 +59,10 @@ def lines(count: int, seed: int = 7) -> Iterator[bytes]:
         else:
             jcr["ref"] = "input"
             blob = rnd.choice(blobs)
-            jcr["data"] = {"type": "raymon.types.Numpy", "params": {"data": blob, "shape": [len(blob) // 8], "dtype": "float64"}}
+            jcr["data"] = {
+                "type": "raymon.types.Numpy",
+                "params": {"data": blob, "shape": [len(blob) // 8], "dtype": "float64"},
+            }
             line = {"type": "data", "jcr": jcr}
         yield json.dumps(line).encode() + b"\n"
 
@@ -55,10 +75,15 @@ def _tags(rnd: random.Random, count: int) -> list[dict[str, object]]:
         {"type": "label", "name": "sdk_version", "value": rnd.choice(VERSIONS), "group": None},
         {"type": "metric", "name": "prediction_time_ms", "value": f"{latency:.0f}", "group": None},
     ]
-    for number in range(count - 3):
-        tags.append(
-            {"type": "profile-input", "name": f"feature_{number}", "value": round(rnd.gauss(0, 1), 3), "group": "house_prices@1.0"}
-        )
+    tags.extend(
+        {
+            "type": "profile-input",
+            "name": f"feature_{number}",
+            "value": round(rnd.gauss(0, 1), 3),
+            "group": "house_prices@1.0",
+        }
+        for number in range(count - 3)
+    )
     return tags
 
 

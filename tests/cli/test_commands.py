@@ -38,7 +38,11 @@ def test_every_command_is_listed() -> None:
         (["slice", "a==b", "--clickhouse", "mysql://h"], 2, "chdb:///DIRECTORY"),
         (["up", "--clickhouse", "chdb:///proc/nowhere", "x.log"], 2, "cannot create"),
         (["ingest", "--kafka", ""], 2, "no Kafka brokers"),
-        (["ingest", "--kafka", "h:9092", "--clickhouse", "chdb:///tmp/x", "--workers", "2"], 2, "one process"),
+        (
+            ["ingest", "--kafka", "h:9092", "--clickhouse", "chdb:///tmp/x", "--workers", "2"],
+            2,
+            "one process",
+        ),
         (["ship", "--kafka", "nowhere", "x.log"], 2, "HOST:PORT"),
         (["trace", "t", "--clickhouse", "chdb:///nonexistent/x"], 2, "no database"),
         (["check", "/nonexistent/x.log"], 2, "no file"),
@@ -59,7 +63,9 @@ def test_check_describes_each_fault(tmp_path: Path) -> None:
     expected = hostile.expected()
     done = tailrace("check", log, "--format", "json", "--errors", "100", check=1)
     found = json.loads(done.stdout)
-    assert {key: found[key] for key in ("lines", "blank")} == {key: expected[key] for key in ("lines", "blank")}
+    assert {key: found[key] for key in ("lines", "blank")} == {
+        key: expected[key] for key in ("lines", "blank")
+    }
     assert (found["valid"], found["invalid"], found["reasons"]) == (
         expected["rows"],
         expected["dead_letters"],

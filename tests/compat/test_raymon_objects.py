@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 import tailrace
 from support.raymon import RaymonCorpus
 from support.raymon_objects import assert_same

@@ -68,7 +68,9 @@ def test_a_server_that_hangs(tmp_path: Path) -> None:
         FrontProcess(tmp_path / "db") as front,
         FaultyFront("127.0.0.1", front.port, match=inserts, delay=2.0) as faulty,
     ):
-        client = connect(Dsn.parse(f"clickhouse://127.0.0.1:{faulty.port}"), create_database=True, timeout=1.0)
+        client = connect(
+            Dsn.parse(f"clickhouse://127.0.0.1:{faulty.port}"), create_database=True, timeout=1.0
+        )
         migrate(client)
         faulty.add(Fault.DELAY, None, Fault.HANG)
         sink = EmbeddedSink(ClickHouseWriter(client, "front"), 8 * 1024 * 1024, PATIENCE)
@@ -85,11 +87,14 @@ def test_the_ingest_command_over_http(tmp_path: Path, kafka: KafkaBroker) -> Non
     log.write_bytes(b"".join(map(hostile.neighbour, range(500))) + b"garbage\n")
     where = ["--kafka", kafka.bootstrap, "--topic", "over-http"]
     report("ship", "--once", *where, "--shipper-id", "over-http", log)
-    with FrontProcess(tmp_path / "db", token=TOKEN) as front, FaultyFront(
-        "127.0.0.1", front.port, match=inserts
-    ) as faulty:
+    with (
+        FrontProcess(tmp_path / "db", token=TOKEN) as front,
+        FaultyFront("127.0.0.1", front.port, match=inserts) as faulty,
+    ):
         dsn = f"clickhouse://127.0.0.1:{faulty.port}/tailrace"
-        wrong = tailrace("migrate", "--clickhouse", dsn, environment={"TAILRACE_CLICKHOUSE_PASSWORD": "no"}, check=1)
+        wrong = tailrace(
+            "migrate", "--clickhouse", dsn, environment={"TAILRACE_CLICKHOUSE_PASSWORD": "no"}, check=1
+        )
         assert wrong.stderr.count("\n") == 1
         assert "refuses us" in wrong.stderr
         right = {"TAILRACE_CLICKHOUSE_PASSWORD": TOKEN}

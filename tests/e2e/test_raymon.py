@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import tailrace
-from support.cli import query, report, tailrace as run
+from support.cli import query, report
+from support.cli import tailrace as run
 from support.kafka import KafkaBroker
 from support.raymon import RaymonCorpus
 from support.raymon_objects import assert_same
@@ -73,9 +74,9 @@ def test_every_line_comes_out_complete(corpus: RaymonCorpus, database: Path) -> 
             for tag in expected["tags"]
         ]
     )
-    assert canonical([{key: row[key] for key in ("trace_id", "ref", "type")} for row in objects]) == canonical(
-        expected["objects"]
-    )
+    assert canonical(
+        [{key: row[key] for key in ("trace_id", "ref", "type")} for row in objects]
+    ) == canonical(expected["objects"])
     for row in objects:
         assert row["project_id"] == expected["project_id"]
         wrapper = tailrace.load({"type": row["type"], "params": json.loads(row["data"])})
@@ -87,7 +88,9 @@ def test_a_reader_finds_what_was_logged(corpus: RaymonCorpus, database: Path) ->
     where = ["--clickhouse", f"chdb://{database}"]
     expected = json.loads(corpus.expected.read_text())
     clients = {tag["trace_id"] for tag in expected["tags"] if tag["name"] == "client"}
-    found = report("slice", "client==bigshot_client", "--by", "sdk_version", "--metric", "prediction_time_ms", *where)
+    found = report(
+        "slice", "client==bigshot_client", "--by", "sdk_version", "--metric", "prediction_time_ms", *where
+    )
     assert found["traces"] == len(clients)
     (group,) = found["by"]["rows"]
     assert (group["value"], group["traces"]) == ("1.4.2", len(clients))

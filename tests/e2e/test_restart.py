@@ -62,7 +62,9 @@ def test_up_stopped_and_started_again(tmp_path: Path) -> None:
     writer.start()
     runs = 0
     while writer.is_alive():
-        process = start("up", log.parent, "--clickhouse", f"chdb://{database}", "--http", "off", stdout=subprocess.DEVNULL)
+        process = start(
+            "up", log.parent, "--clickhouse", f"chdb://{database}", "--http", "off", stdout=subprocess.DEVNULL
+        )
         time.sleep(1.0 + 0.3 * runs)
         stop(process)
         runs += 1
@@ -105,7 +107,9 @@ def test_what_runs_can_be_asked(tmp_path: Path) -> None:
         + hostile.line(hostile.v1("text", message="hello"))
     )
     where = ["--clickhouse", f"chdb://{database}"]
-    running = start("up", log, *where, "--http", "127.0.0.1:0", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    running = start(
+        "up", log, *where, "--http", "127.0.0.1:0", stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
     try:
         assert running.stderr is not None
         assert re.search(r"http://127\.0\.0\.1:\d+", running.stderr.readline())

@@ -20,7 +20,9 @@ LIMIT = 8 * 1024 * 1024
 SMALL_CASES = [case for case in hostile.CASES if len(case.data) < 3_000]
 
 contents = st.lists(
-    st.binary(max_size=40) | st.sampled_from([case.data for case in SMALL_CASES]) | st.just(hostile.neighbour(0)),
+    st.binary(max_size=40)
+    | st.sampled_from([case.data for case in SMALL_CASES])
+    | st.just(hostile.neighbour(0)),
     max_size=20,
 ).map(lambda parts: b"\n".join(parts))
 

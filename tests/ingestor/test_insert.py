@@ -24,7 +24,17 @@ from tailrace.schemas.records import RECORD_TYPES
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
 Database = Callable[[], Any]
-TABLES = ["logs", "tag_lines", "tags", "objects", "traces", "event_lines", "feedback", "predictions", "ground_truths"]
+TABLES = [
+    "logs",
+    "tag_lines",
+    "tags",
+    "objects",
+    "traces",
+    "event_lines",
+    "feedback",
+    "predictions",
+    "ground_truths",
+]
 TABLES += ["exceptions", "metadata", "dead_letters", "ledger"]
 
 PAYLOAD = {"a": [1, 2.5, None, "ü\u0000"], "b": {"c": True}}
@@ -42,11 +52,15 @@ LINES = [
     ),
     hostile.v1("tags", tags=[]),
     hostile.v1("object", ref="r", type="tailrace.Native", data=PAYLOAD),
-    hostile.v1("trace", name="n", conversation_id="c", session_id="s", user={"id": "u", "age": 3}, metadata=PAYLOAD),
+    hostile.v1(
+        "trace", name="n", conversation_id="c", session_id="s", user={"id": "u", "age": 3}, metadata=PAYLOAD
+    ),
     hostile.v1("event_start", event_id="e", event_type="TOOL", parent_id="p", name="search", input=PAYLOAD),
     hostile.v1("event_end", event_id="e", output=PAYLOAD, status="error", error="boom", usage={"x": 1}),
     hostile.v1("feedback", feedback_tag="THUMBS_UP", feedback_text="nice", score=0.5),
-    hostile.v1("prediction", deployment="d", prediction_id="7", features=PAYLOAD, prediction=True, trace_id=None),
+    hostile.v1(
+        "prediction", deployment="d", prediction_id="7", features=PAYLOAD, prediction=True, trace_id=None
+    ),
     hostile.v1("ground_truth", deployment="d", label=True, prediction=False, segments=["a", "b"]),
     hostile.v1("exception", deployment="d", message="m", stack_trace="s", extra_info=PAYLOAD),
     hostile.v1("metadata", deployment="d", entries=PAYLOAD),
@@ -88,7 +102,9 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     def payload(text: str) -> Any:
         return json.loads(text)
 
-    common = "project_id, trace_id, toUnixTimestamp64Micro(ts) AS ts, toUnixTimestamp64Micro(trace_ts) AS trace_ts"
+    common = (
+        "project_id, trace_id, toUnixTimestamp64Micro(ts) AS ts, toUnixTimestamp64Micro(trace_ts) AS trace_ts"
+    )
     log = one("logs", f"{common}, level, message")
     assert log == {
         "project_id": "hostile",
@@ -98,7 +114,9 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
         "level": "warning",
         "message": "hällo\n\u0000",
     }
-    tags = client.query("SELECT name, type, group, toString(kind), str, num FROM tags ORDER BY name").result_rows
+    tags = client.query(
+        "SELECT name, type, group, toString(kind), str, num FROM tags ORDER BY name"
+    ).result_rows
     assert [row[:5] for row in tags] == [
         ("client", "label", "", "string", "bigshot"),
         ("flag", "label", "", "bool", "true"),
@@ -111,7 +129,12 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     assert (stored["ref"], stored["type"], payload(stored["data"])) == ("r", "tailrace.Native", PAYLOAD)
     assert (stored["size"], stored["preview"]) == (len(stored["data"].encode()), stored["data"])
     trace = one("traces", "name, conversation_id, session_id, user_id, user, metadata")
-    assert [trace[name] for name in ("name", "conversation_id", "session_id", "user_id")] == ["n", "c", "s", "u"]
+    assert [trace[name] for name in ("name", "conversation_id", "session_id", "user_id")] == [
+        "n",
+        "c",
+        "s",
+        "u",
+    ]
     assert (payload(trace["user"]), payload(trace["metadata"])) == ({"id": "u", "age": 3}, PAYLOAD)
     event = one("events", "event_id, parent_id, event_type, name, input, output, status, error, usage")
     assert [event[name] for name in ("event_id", "parent_id", "event_type", "name", "status", "error")] == [
@@ -127,12 +150,22 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     assert (prediction["deployment"], prediction["trace_id"], prediction["prediction_id"]) == ("d", "", "7")
     assert (payload(prediction["features"]), payload(prediction["prediction"])) == (PAYLOAD, True)
     truth = one("ground_truths", "deployment, label, prediction, segments")
-    assert (truth["deployment"], truth["label"], truth["prediction"], truth["segments"]) == ("d", "true", "false", ["a", "b"])
+    assert (truth["deployment"], truth["label"], truth["prediction"], truth["segments"]) == (
+        "d",
+        "true",
+        "false",
+        ["a", "b"],
+    )
     fault = one("exceptions", "deployment, message, stack_trace, extra_info")
     assert (fault["message"], fault["stack_trace"], payload(fault["extra_info"])) == ("m", "s", PAYLOAD)
     assert payload(one("metadata", "entries")["entries"]) == PAYLOAD
     assert one("dead_letters", "reason, raw, file, byte")["raw"] == "garbage"
-    assert one("ledger", "lines, rows, dead_letters, blank") == {"lines": 13, "rows": 12, "dead_letters": 1, "blank": 0}
+    assert one("ledger", "lines, rows, dead_letters, blank") == {
+        "lines": 13,
+        "rows": 12,
+        "dead_letters": 1,
+        "blank": 0,
+    }
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -211,7 +244,9 @@ def test_a_row_that_clickhouse_rejects(database: Database, bad: tuple[int, ...])
         (byte, "rejected_by_clickhouse", lines[number].decode().rstrip("\n"))
         for byte, number in zip(position, bad, strict=True)
     ]
-    assert client.query("SELECT lines, rows, dead_letters FROM ledger").result_rows == [(100, 100 - len(bad), len(bad))]
+    assert client.query("SELECT lines, rows, dead_letters FROM ledger").result_rows == [
+        (100, 100 - len(bad), len(bad))
+    ]
 
 
 def test_a_server_that_rejects_everything_stops_the_work(database: Database) -> None:

@@ -45,7 +45,9 @@ async def produce(kafka: KafkaBroker, topic: str, numbers: range, partitions: in
         await producer.begin_transaction()
         for number in part:
             line = hostile.line(hostile.v1(message=f"line {number}", trace_id=f"trace-{number}"))
-            await producer.send(topic, b"garbage" if number % 10 == 0 else line, partition=number % partitions)
+            await producer.send(
+                topic, b"garbage" if number % 10 == 0 else line, partition=number % partitions
+            )
         await producer.commit_transaction()
     await producer.stop()
 
@@ -75,7 +77,9 @@ def assert_each_once(client: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_an_ingestor_that_ends_at_any_insert(kafka: KafkaBroker, topic: str, database: Database, after: bool) -> None:
+def test_an_ingestor_that_ends_at_any_insert(
+    kafka: KafkaBroker, topic: str, database: Database, after: bool
+) -> None:
     """Ended before or after the n-th insert, for every n, the next one goes on: nothing is lost or repeated."""
     client = database()
 
@@ -166,7 +170,9 @@ class RefusingWriter:
         return 0
 
 
-def test_a_refusal_stops_the_process_and_commits_nothing(kafka: KafkaBroker, topic: str, database: Database) -> None:
+def test_a_refusal_stops_the_process_and_commits_nothing(
+    kafka: KafkaBroker, topic: str, database: Database
+) -> None:
     """What is refused for good ends the ingestor with the reason; a later one finds every line."""
     client = database()
 

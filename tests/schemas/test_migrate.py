@@ -103,7 +103,9 @@ def test_a_dsn_never_shows_its_password(text: str, shown: str) -> None:
     assert (str(dsn), "secret" in repr(dsn)) == (shown, False)
 
 
-@pytest.mark.parametrize("text", ["", "tailrace", "chdb://relative", "chdb:///", "mysql://me:secret@h/db", "http://h:99999"])
+@pytest.mark.parametrize(
+    "text", ["", "tailrace", "chdb://relative", "chdb:///", "mysql://me:secret@h/db", "http://h:99999"]
+)
 def test_what_is_no_dsn_says_what_one_is(text: str) -> None:
     """The message shows the right form, and no password."""
     with pytest.raises(ConfigError) as caught:

@@ -11,6 +11,7 @@ import pytest
 from support.cli import tailrace
 from support.kafka import KafkaBroker
 
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return tailrace("ship", *arguments, check=None, seconds=60)
 
