@@ -5,7 +5,8 @@ What a crash leaves, step by step, for one batch with token T:
 - before the first table: nothing; the range is inserted again under T;
 - between two tables: some tables have T; inserting again under T, they drop it and the others take it;
 - inside one table, materialized view included: ClickHouse drops or completes it on the next insert under T
-  (`deduplicate_blocks_in_dependent_materialized_views`);
+  (`deduplicate_blocks_in_dependent_materialized_views`); if it was ClickHouse that was killed, it may remember T without
+  the rows, so they are looked for afterwards and inserted again if need be;
 - after all tables, before the ledger row: as between two tables;
 - after the ledger row: `is_stored(T)` says so and nothing is sent again, however long ago it was;
 - while a rejected insert is halved: the halves have tokens too, and are cut in the same places again.
@@ -14,6 +15,7 @@ What a crash leaves, step by step, for one batch with token T:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tailrace.ingestor.decode import DecodedBatch, dead_letter_table, ledger_table
 from tailrace.ingestor.settings import RetryPolicy
@@ -33,6 +36,8 @@ from tailrace.schemas.errors import RetryableError, RowsRejected
 
 log = logging.getLogger("tailrace.ingestor")
 
+_HASHES_AT_ONCE = 2_000
+"""So many 64-bit numbers fit into the URL of a request."""
 MAX_REJECTED = 100
 """Rejected rows of one table in one batch after which it is no longer the rows that are wrong."""
 
@@ -71,6 +76,10 @@ class TableWriter(Protocol):
         """How many batches the ledger has got since `moment`, in seconds since the epoch."""
         ...
 
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        """Which of the rows, by index, the table does not have, or has without what its views make of them."""
+        ...
+
 
 class ClickHouseWriter:
     """Writes through clickhouse-connect: over HTTP, or into the engine in this process.
@@ -107,6 +116,64 @@ class ClickHouseWriter:
                 parameters={"moment": int(moment * 1000)},
             )
         return int(result.result_rows[0][0])
+
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        """See `TableWriter`."""
+        with translated(self._where):
+            if table == "ledger":
+                return [0] if not self.is_stored(rows["token"][0].as_py()) else []
+            if table == "dead_letters":
+                return self._missing_letters(rows)
+            hashes = rows["line_hash"].to_pylist()
+            stored = self._stored(table, rows, hashes)
+            absent = [index for index, line_hash in enumerate(hashes) if line_hash not in stored]
+            if table == "tag_lines":
+                lengths = pc.list_value_length(rows["tags.name"]).to_pylist()
+                unfolded = self._stored("tags", rows, hashes)
+                absent += [
+                    index
+                    for index, line_hash in enumerate(hashes)
+                    if lengths[index] and line_hash not in unfolded and line_hash in stored
+                ]
+        return sorted(absent)
+
+    def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
+        span = pc.min_max(rows["trace_ts"].cast(pa.int64())).as_py()
+        found: set[int] = set()
+        for start in range(0, len(hashes), _HASHES_AT_ONCE):
+            result = self._client.query(
+                "SELECT DISTINCT line_hash FROM {table:Identifier} WHERE "
+                "trace_ts >= fromUnixTimestamp64Micro({low:Int64}, 'UTC') AND "
+                "trace_ts <= fromUnixTimestamp64Micro({high:Int64}, 'UTC') AND line_hash IN {hashes:Array(UInt64)}",
+                parameters={
+                    "table": table,
+                    "low": span["min"],
+                    "high": span["max"],
+                    "hashes": hashes[start : start + _HASHES_AT_ONCE],
+                },
+            )
+            found.update(row[0] for row in result.result_rows)
+        return found
+
+    def _missing_letters(self, rows: pa.Table) -> list[int]:
+        names = ("topic", "partition", "offset", "item", "file_id", "byte")
+        keys = list(zip(*(rows[name].to_pylist() for name in names), strict=True))
+        bounds = {name: pc.min_max(rows[name]).as_py() for name in ("offset", "byte")}
+        result = self._client.query(
+            "SELECT topic, partition, offset, item, file_id, byte FROM dead_letters WHERE "
+            "offset BETWEEN {first:Int64} AND {last:Int64} AND byte BETWEEN {low:Int64} AND {high:Int64} AND "
+            "topic IN {topics:Array(String)} AND file_id IN {files:Array(String)}",
+            parameters={
+                "first": bounds["offset"]["min"],
+                "last": bounds["offset"]["max"],
+                "low": bounds["byte"]["min"],
+                "high": bounds["byte"]["max"],
+                "topics": sorted({key[0] for key in keys}),
+                "files": sorted({key[4] for key in keys}),
+            },
+        )
+        stored = {tuple(row) for row in result.result_rows}
+        return [index for index, key in enumerate(keys) if key not in stored]
 
     def close(self) -> None:
         """Closes the client."""
@@ -189,11 +256,16 @@ class Inserter:
         self._clock = clock
         self.stats = InsertStats()
 
-    async def store(self, batch: DecodedBatch, token: str) -> None:
+    async def store(self, batch: DecodedBatch, token: str, in_doubt: bool = False) -> None:
         """Inserts everything; returns when the ledger row is in.
 
         Retries for ever what is retryable. Rows that the server rejects become dead letters, the others are
         stored. Cancelling it leaves the batch partly stored, which a repetition under the same token completes.
+
+        Args:
+            batch: What to insert.
+            token: Names the batch; the same lines must have the same one each time.
+            in_doubt: An earlier run may have inserted it: look afterwards whether all of it is there.
 
         Raises:
             FatalError: The server refused for another reason than a row, or refused too many of them.
@@ -202,17 +274,15 @@ class Inserter:
         rejected: dict[int, str] = {}
         for table, rows in batch.tables:
             crash_point("ingest.before-table")
-            rejected |= await self._insert(table, rows, f"{token}/{table}")
+            rejected |= await self._insert(table, rows, f"{token}/{table}", in_doubt)
             crash_point("ingest.after-table")
         if rejected:
             batch = batch.without(rejected)
         if batch.dead_letters:
             letters = dead_letter_table(batch.dead_letters, received_at)
-            await self._attempt(self._writer.insert, "dead_letters", letters, f"{token}/dead_letters")
+            await self._insert_all("dead_letters", letters, f"{token}/dead_letters", in_doubt)
         crash_point("ingest.before-ledger")
-        await self._attempt(
-            self._writer.insert, "ledger", ledger_table(batch.spans, token), f"{token}/ledger"
-        )
+        await self._insert_all("ledger", ledger_table(batch.spans, token), f"{token}/ledger", in_doubt)
         crash_point("ingest.after-ledger")
         self.stats.add(batch)
 
@@ -224,10 +294,11 @@ class Inserter:
             token: As announced.
             since: When it was announced, in seconds since the epoch.
         """
-        if await self._attempt(self._writer.is_stored, token):
+        stored, _ = await self._attempt(self._writer.is_stored, token)
+        if stored:
             self.stats.add(batch)
             return
-        between = await self._attempt(self._writer.batches_since, since)
+        between, _ = await self._attempt(self._writer.batches_since, since)
         if not tokens_remembered(between, self._clock() - since):
             self.stats.unsafe_replays += 1
             log.error(
@@ -236,9 +307,9 @@ class Inserter:
                 token,
                 between,
             )
-        await self.store(batch, token)
+        await self.store(batch, token, in_doubt=True)
 
-    async def _insert(self, table: str, rows: pa.Table, token: str) -> dict[int, str]:
+    async def _insert(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> dict[int, str]:
         """Stores the rows of one table; those that cannot be are told by their hash, with the reason.
 
         A rejected insert is halved until the row is found. The halves have tokens of their own, which are the
@@ -249,7 +320,7 @@ class Inserter:
         while pending:
             start, end, part_token = pending.pop()
             try:
-                await self._attempt(self._writer.insert, table, rows.slice(start, end - start), part_token)
+                await self._insert_all(table, rows.slice(start, end - start), part_token, in_doubt)
             except RowsRejected as error:
                 if end - start > 1:
                     middle = (start + end) // 2
@@ -262,7 +333,31 @@ class Inserter:
                     raise
         return rejected
 
-    async def _attempt(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    async def _insert_all(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> None:
+        """Inserts, and makes sure where there is doubt.
+
+        A server that is killed while it stores a block may remember the token without having the rows (a table
+        that is not replicated notes the token before it renames the part into place). Then it drops the
+        repetition too. So after any insert that may not be the first under its token, the rows are looked for.
+        """
+        _, failures = await self._attempt(self._writer.insert, table, rows, token)
+        if not failures and not in_doubt:
+            return
+        for again in itertools.count(1):
+            missing, _ = await self._attempt(self._writer.missing, table, rows)
+            if not missing:
+                return
+            log.warning(
+                "%d of %d rows of %s are not there although their token is",
+                len(missing),
+                rows.num_rows,
+                table,
+            )
+            absent = rows.take(missing).combine_chunks()
+            await self._attempt(self._writer.insert, table, absent, f"{token}/missing-{again}")
+
+    async def _attempt(self, call: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
+        """The result of a blocking call, repeated while the other side is away, and how often it failed."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -279,4 +374,4 @@ class Inserter:
                 if failures:
                     log.warning("ClickHouse takes inserts again after %d failed attempts", failures)
                     self.stats.waiting = ""
-                return result
+                return result, failures

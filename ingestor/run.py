@@ -46,6 +46,7 @@ class _Partition:
         self.stored = intent.start
         self.committed = intent.start
         self.in_flight = 0
+        self.lost = False
 
     def take(
         self, settings: IngestSettings, now: float, position: KafkaOffset, flush: bool
@@ -210,6 +211,7 @@ class Ingestor:
                 batch.start,
                 batch.end,
             )
+            partition.lost = True
         finally:
             partition.in_flight -= 1
 
@@ -265,8 +267,8 @@ class Ingestor:
             if partition.gathering.messages:
                 await self._start_due(self._monotonic(), flush=True)
                 return False
-            if partition.replay_end is not None:
-                return False
+            if partition.replay_end is not None or partition.lost:
+                return False  # a lost partition comes back, to us or to another, with the next assignment
             if await self._consumer.position(number) < self._targets.get(number, 0):
                 return False
         return True

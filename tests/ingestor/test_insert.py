@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import hostile
-from support.writers import AwayWriter, Crash, CrashingWriter
+from support.writers import AwayWriter, Crash, CrashingWriter, ForgetfulWriter
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.embedded import EmbeddedSink
 from tailrace.ingestor.insert import ClickHouseWriter, Inserter, tokens_remembered
@@ -223,6 +223,35 @@ def test_a_day_a_row_is_one_insert(database: Database) -> None:
     lines = [hostile.line(hostile.v1(message="m", ts=86400 * day)) for day in range(300)]
     store(client, batch(*lines), "T")
     assert counts(client)["logs"] == 300
+
+
+@pytest.mark.parametrize("table", ["logs", "tag_lines", "event_lines", "dead_letters", "ledger"])
+def test_a_token_without_its_rows(database: Database, table: str) -> None:
+    """A batch in doubt is looked for: where the server remembers the token and has no rows, they are inserted again."""
+    clean, client = database(), database()
+    store(clean, every_kind(), "T")
+    writer = ForgetfulWriter(ClickHouseWriter(client, "test"), lost=lambda name: name == table)
+    sink = EmbeddedSink(writer, 8 * 1024 * 1024)
+    asyncio.run(sink.restore(every_kind(), "T", time.time()))
+    assert writer.swallowed == [f"T/{table}"]
+    assert counts(client) == counts(clean)
+
+
+def test_rows_without_what_a_view_makes_of_them(database: Database) -> None:
+    """The same where the row is there and its tags are not."""
+    clean, client = database(), database()
+    store(clean, every_kind(), "T")
+    store(client, every_kind(), "T")
+    client.command("TRUNCATE TABLE tags")
+    client.command("TRUNCATE TABLE ledger")
+    asyncio.run(
+        EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(
+            every_kind(), "T", time.time()
+        )
+    )
+    client.command("OPTIMIZE TABLE tag_lines FINAL")
+    client.command("OPTIMIZE TABLE tags FINAL")
+    assert counts(client) == counts(clean)
 
 
 @pytest.mark.parametrize("bad", [(0,), (99,), (3, 4, 50), tuple(range(40, 60))])

@@ -169,6 +169,9 @@ class RefusingWriter:
     def batches_since(self, moment: float) -> int:
         return 0
 
+    def missing(self, table: str, rows: Any) -> list[int]:
+        return []
+
 
 def test_a_refusal_stops_the_process_and_commits_nothing(
     kafka: KafkaBroker, topic: str, database: Database

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from tailrace.ingestor.insert import TableWriter
@@ -32,6 +34,9 @@ class CrashingWriter:
     def batches_since(self, moment: float) -> int:
         return self._writer.batches_since(moment)
 
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        return self._writer.missing(table, rows)
+
 
 class AwayWriter:
     """A writer whose side is away for a number of calls; every second time the work was done all the same."""
@@ -52,3 +57,35 @@ class AwayWriter:
 
     def batches_since(self, moment: float) -> int:
         return self._writer.batches_since(moment)
+
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        return self._writer.missing(table, rows)
+
+
+class ForgetfulWriter:
+    """A server that was killed in a bad moment: it takes the first insert under each token for a repetition.
+
+    Args:
+        writer: The real one.
+        lost: Which tables it does this to.
+    """
+
+    def __init__(self, writer: TableWriter, lost: Callable[[str], bool]) -> None:
+        self._writer = writer
+        self._lost = lost
+        self.swallowed: list[str] = []
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        if self._lost(table) and token not in self.swallowed and "missing" not in token:
+            self.swallowed.append(token)
+            return
+        self._writer.insert(table, rows, token)
+
+    def is_stored(self, token: str) -> bool:
+        return self._writer.is_stored(token)
+
+    def batches_since(self, moment: float) -> int:
+        return self._writer.batches_since(moment)
+
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        return self._writer.missing(table, rows)
