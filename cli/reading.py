@@ -33,19 +33,25 @@ Output = Annotated[
 
 
 @contextmanager
-def opened(clickhouse: str) -> Iterator[Explorer]:
+def opened(clickhouse: str, slice_string: str = "") -> Iterator[Explorer]:
     """An explorer of the database that a DSN names (the default one for ''), closed afterwards.
 
+    Args:
+        clickhouse: The DSN.
+        slice_string: What will be asked; a mistake in it is told before anything is connected to.
+
     Raises:
+        SliceError: The slice cannot be read.
         ConfigError: The DSN is none, or what reading needs is not installed.
         SchemaMismatch: The database was not migrated.
     """
     try:
-        from tailrace.explorer import Explorer
+        from tailrace.explorer import Explorer, parse_slice
         from tailrace.schemas.clickhouse.connection import Dsn, connect
         from tailrace.schemas.clickhouse.migrate import require_current
     except ModuleNotFoundError as exc:
         raise ConfigError(f"reading needs {exc.name}: pip install 'tailrace[explorer]'") from exc
+    parse_slice(slice_string)
     client = connect(Dsn.parse(clickhouse or default_dsn()))
     try:
         require_current(client)

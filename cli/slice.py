@@ -65,7 +65,7 @@ def slice_command(
     {"count", "not_finite", "mean", "p50", "p95", "p99"}}, "by": null or {"tag", "values", "rows": [{"value", "traces",
     "errors", "error_rate", "metrics"}]}}`; what does not exist is null, as is the value of traces without the tag.
     """
-    with opened(clickhouse) as explorer:
+    with opened(clickhouse, slice_string) as explorer:
         report = explorer.slice(
             slice_string,
             project=project,

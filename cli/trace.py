@@ -58,7 +58,7 @@ def traces_command(
 
         tailrace traces '' --limit 5 --format json
     """
-    with opened(clickhouse) as explorer:
+    with opened(clickhouse, slice_string) as explorer:
         rows = explorer.traces(slice_string, project=project, period=period(since, until), limit=limit)
     if format is OutputFormat.json:
         print_json({"slice": slice_string, "traces": rows})

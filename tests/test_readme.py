@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from support.cli import tailrace
 from tailrace.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,24 @@ def test_the_python_and_the_commands_run(tmp_path: Path) -> None:
         "tailrace.Numpy",
     ):
         assert expected in ran.stdout.replace(" ", "" if expected.startswith('"') else " ")
+
+
+def without_chance(text: str) -> list[str]:
+    """The demo's output without what differs from run to run: the directory, ids, times and rates."""
+    text = re.sub(r"/tmp/[\w./-]*?(?=/logs|/db)", "DIRECTORY", text)
+    text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b", "ID", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+", "TIME", text)
+    text = re.sub(r"[\d.,]+ (m?s|µs|MB)\b|[\d,]+/s", "N", text)
+    return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    """Line for line, save for times, ids and the directory."""
+    (shown,) = re.findall(
+        r"<!-- demo output -->\n```\n(.*?)^```", PAGES[0].read_text(), re.MULTILINE | re.DOTALL
+    )
+    printed = tailrace("demo", "--directory", tmp_path).stdout
+    assert without_chance(printed.replace(str(tmp_path), "/tmp/x")) == without_chance(shown)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
