@@ -41,7 +41,7 @@ def ingest(
     ] = 0.5,
     batch_rows: Annotated[
         int, typer.Option(envvar="TAILRACE_BATCH_ROWS", help="Lines in one insert at most.")
-    ] = 200_000,
+    ] = 100_000,
     session_timeout: Annotated[
         float,
         typer.Option(

@@ -80,7 +80,7 @@ def _details(reader: Reader, scope: Scope, ids: list[bytes], starts: dict[int, i
                     trace_id=to_text(trace_id),
                     name=to_text(name),
                     start=to_datetime(start),
-                    duration=duration_seconds(start, last),
+                    duration=duration_seconds(start, start if last is None else last),
                     tags=tags,
                     error=bool(error),
                 )
@@ -104,7 +104,7 @@ def _part(table: str, where: str) -> str:
         error = "max(phase = 'end' AND status = 'error')"
     elif table == "traces":
         named = "max(if(name = '', (toDateTime64(0, 6, 'UTC'), ''), (ts, name)))"
-    last = "min(trace_ts)" if table in LATE else "max(ts)"
+    last = "NULL" if table in LATE else "toNullable(max(ts))"
     return (
         f"SELECT project_id, trace_id, min(trace_ts) AS began, {last} AS last, toUInt64({tags}) AS tags, "
         f"toUInt8({error}) AS error, {named} AS named FROM ({lines}) GROUP BY project_id, trace_id"

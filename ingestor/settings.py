@@ -19,8 +19,8 @@ class BatchLimits:
         seconds: Age of its oldest line, which bounds how late a row becomes visible.
     """
 
-    rows: int = 200_000
-    bytes: int = 64 * MIB
+    rows: int = 100_000
+    bytes: int = 16 * MIB
     seconds: float = 0.5
 
 

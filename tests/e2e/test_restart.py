@@ -43,10 +43,10 @@ class Writer(threading.Thread):
                 time.sleep(0.01)
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """SIGTERM: 0 when it was at work, 143 when it had not begun."""
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) in (0, 143)
+def stop(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
+    """SIGTERM or Ctrl-C: 0 when it was at work, 128 and the signal when it had not begun."""
+    process.send_signal(how)
+    assert process.wait(30) in (0, 128 + how)
 
 
 def assert_each_once(database: Path) -> None:
@@ -66,7 +66,7 @@ def test_up_stopped_and_started_again(tmp_path: Path) -> None:
             "up", log.parent, "--clickhouse", f"chdb://{database}", "--http", "off", stdout=subprocess.DEVNULL
         )
         time.sleep(1.0 + 0.3 * runs)
-        stop(process)
+        stop(process, (signal.SIGTERM, signal.SIGINT)[runs % 2])
         runs += 1
     writer.join()
     report("up", "--once", log.parent, "--clickhouse", f"chdb://{database}")

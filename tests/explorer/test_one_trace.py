@@ -203,6 +203,20 @@ def test_lines_far_from_the_time_in_the_id_are_found(database) -> None:
     assert Explorer(client).trace(V7).texts[0].message == "m"
 
 
+def test_feedback_does_not_make_a_trace_longer(database) -> None:
+    """Feedback days later leaves the duration alone, also where it lies under its own time because no id tells the start."""
+    client = database()
+    store(
+        client,
+        [Line("logs", "t", T + n, n, columns={"level": "info", "message": "m"}) for n in (0, 2_000_000)],
+    )
+    store(client, [Line("feedback", "t", T + 3 * 86_400_000_000, 9, columns={"feedback_tag": "thumb"})])
+    store(client, [Line("feedback", "only", T, 10, columns={"feedback_tag": "thumb"})])
+    explorer = Explorer(client)
+    assert {row.trace_id: row.duration for row in explorer.traces("")} == {"t": 2.0, "only": 0.0}
+    assert explorer.trace("t").duration == 2.0
+
+
 def test_a_huge_trace_is_cut_and_says_so(database) -> None:
     """A trace of more lines than an answer takes gives the first of them and names the list that is cut."""
     client = database()

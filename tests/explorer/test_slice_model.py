@@ -364,6 +364,7 @@ def client(engine: Any) -> Any:
     return engine()
 
 
+@pytest.mark.timeout(900)  # a failure is shrunk for minutes; cut short, it would look like a flaky one
 @settings(
     max_examples=10,
     deadline=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,15 @@ async def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20
         await asyncio.sleep(0.01)
 
 
+def is_open_here(path: Path) -> bool:
+    """Whether this process has a descriptor of the file."""
+    inode, opened = path.stat().st_ino, set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            opened.add(descriptor.stat().st_ino)
+    return inode in opened
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crashes=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=6))
 def test_a_crash_around_any_store_repeats_and_loses_nothing(
@@ -99,6 +109,39 @@ def test_many_small_files_make_few_batches(tmp_path: Path) -> None:
     assert (stats.lines, stats.batches, stats.files, stats.lag_bytes) == (300, 1, 100, 0)
     asyncio.run(shipper(tmp_path, sink, once=True).run())
     assert len(sink.stored) == 300
+
+
+def test_files_that_come_and_go_while_the_receiver_is_away(tmp_path: Path) -> None:
+    """While a batch is not acknowledged, files are written, rotated and deleted, some of them new: all are read
+    afterwards, through their descriptors."""
+
+    class AwaySink(MemorySink):
+        back = asyncio.Event()
+
+        async def store(self, prepared: MemoryLines, token: str) -> None:
+            await self.back.wait()
+            await super().store(prepared, token)
+
+    async def main() -> None:
+        sink, log = AwaySink(), tmp_path / "a.log"
+        expected = write(log, 0, 40)
+        running = shipper(tmp_path, sink)
+        task = asyncio.create_task(running.run())
+        await wait_for(lambda: running.stats.files == 1, "the first batch to be on its way")
+        for number in range(1, 4):
+            expected += write(log, 40 * number, 40)
+            log.rename(tmp_path / "a.log.1")
+            expected += write(log, 1000 + number, 1)
+            await wait_for(lambda: is_open_here(log), "the new file to be opened")
+            (tmp_path / "a.log.1").unlink()
+        log.unlink()
+        sink.back.set()
+        await wait_for(lambda: len(sink.stored) >= len(expected), "all lines")
+        running.stop()
+        await task
+        assert sorted(sink.stored) == sorted(expected)
+
+    asyncio.run(main())
 
 
 def test_once_takes_the_unterminated_last_line_and_stops(tmp_path: Path) -> None:
