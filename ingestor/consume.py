@@ -48,15 +48,26 @@ Revoked = Callable[[], Awaitable[None]]
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no type information
+    """aiokafka logs what a listener raises and goes on, as if the partitions had been taken over; so it is kept here."""
+
     def __init__(self, assigned: Callable[[Iterable[Any]], Awaitable[None]], revoked: Revoked) -> None:
         self._assigned = assigned
         self._revoked = revoked
+        self.failure: Exception | None = None
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        await self._assigned(assigned)
+        try:
+            await self._assigned(assigned)
+        except Exception as exc:
+            self.failure = exc
+            raise
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        await self._revoked()
+        try:
+            await self._revoked()
+        except Exception as exc:
+            self.failure = exc
+            raise
 
 
 class PartitionConsumer:
@@ -76,7 +87,7 @@ class PartitionConsumer:
         self._connection = connection
         self._settings = settings
         self._assigned = assigned
-        self._revoked = revoked
+        self._listener = _Listener(self._on_assigned, revoked)
         self._consumer: Any = None
         self._admin: Any = None
 
@@ -103,7 +114,7 @@ class PartitionConsumer:
                 heartbeat_interval_ms=int(settings.session_timeout * 1000 / 10),
                 max_poll_interval_ms=max(300_000, int(settings.session_timeout * 1000)),
             )
-            self._consumer.subscribe([settings.topic], listener=_Listener(self._on_assigned, self._revoked))
+            self._consumer.subscribe([settings.topic], listener=self._listener)
             await self._with_retry(self._consumer.start)
 
     async def stop(self) -> None:
@@ -125,6 +136,8 @@ class PartitionConsumer:
         """
         consumer, topic = self._consumer, self._settings.topic
         async with self._translated():
+            if self._listener.failure is not None:
+                raise self._listener.failure
             waiting = {TopicPartition(topic, partition) for partition in paused} & consumer.assignment()
             consumer.pause(*(waiting - consumer.paused()))
             consumer.resume(*(consumer.paused() - waiting))
@@ -161,10 +174,16 @@ class PartitionConsumer:
             )
         return {partition.partition: KafkaOffset(offset) for partition, offset in found.items()}
 
-    async def position(self, partition: int) -> KafkaOffset:
-        """The offset of the next message that `fetch` would return, or of a later one."""
+    async def position(self, partition: int) -> KafkaOffset | None:
+        """The offset of the next message that `fetch` would return, or of a later one; `None` for a partition that
+        has just gone to somebody else."""
         async with self._translated():
-            return KafkaOffset(await self._consumer.position(TopicPartition(self._settings.topic, partition)))
+            try:
+                return KafkaOffset(
+                    await self._consumer.position(TopicPartition(self._settings.topic, partition))
+                )
+            except IllegalStateError:
+                return None
 
     async def _on_assigned(self, assigned: Iterable[Any]) -> None:
         partitions = list(assigned)

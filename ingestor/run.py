@@ -175,9 +175,11 @@ class Ingestor:
         for number, partition in sorted(self._partitions.items(), key=lambda item: item[1].gathering.since):
             while len(self._tasks) < _IN_FLIGHT:
                 announced = partition.announced if partition.replay_end is not None else None
-                position = partition.gathering.end
+                position: KafkaOffset | None = partition.gathering.end
                 if announced is not None:
                     position = await self._consumer.position(number)
+                if position is None or self._partitions.get(number) is not partition:
+                    break  # it went to another member meanwhile
                 batch = partition.take(self._settings, now, position, flush)
                 if batch is None:
                     break
@@ -263,13 +265,14 @@ class Ingestor:
     async def _is_done(self) -> bool:
         if not self._settings.once or self._targets is None or self._tasks:
             return False
-        for number, partition in self._partitions.items():
+        for number, partition in list(self._partitions.items()):
             if partition.gathering.messages:
                 await self._start_due(self._monotonic(), flush=True)
                 return False
             if partition.replay_end is not None or partition.lost:
                 return False  # a lost partition comes back, to us or to another, with the next assignment
-            if await self._consumer.position(number) < self._targets.get(number, 0):
+            position = await self._consumer.position(number)
+            if position is None or position < self._targets.get(number, 0):
                 return False
         return True
 
@@ -309,8 +312,10 @@ class Ingestor:
         log.info("assigned partitions %s", sorted(found))
 
     async def _revoked(self) -> None:
-        await self._drain(min(_STOP_SECONDS, self._settings.session_timeout / 2))
-        for partition in self._partitions.values():
-            partition.gathering.messages.clear()
-        await self._commit_idle()
-        self._partitions.clear()
+        try:
+            await self._drain(min(_STOP_SECONDS, self._settings.session_timeout / 2))
+            for partition in self._partitions.values():
+                partition.gathering.messages.clear()
+            await self._commit_idle()
+        finally:
+            self._partitions.clear()

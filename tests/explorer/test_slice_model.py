@@ -366,7 +366,7 @@ def client(engine: Any) -> Any:
 
 @pytest.mark.timeout(900)  # a failure is shrunk for minutes; cut short, it would look like a flaky one
 @settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
