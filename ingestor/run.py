@@ -190,7 +190,8 @@ class Ingestor:
     def _surface(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
-            task.result()
+            if not task.cancelled():  # a rebalance gave it up; the next owner stores the batch
+                task.result()
 
     async def _process(
         self, number: int, partition: _Partition, batch: Gathering, announced: float | None
@@ -243,12 +244,19 @@ class Ingestor:
 
     async def _commit_idle(self) -> None:
         """Commits the plain end of partitions with nothing on the way; busy ones carry it in their next intent."""
+        idle = {
+            number: partition
+            for number, partition in self._partitions.items()
+            if not partition.in_flight and not partition.gathering.messages
+        }
+        await self._commit_ends(idle)
+
+    async def _commit_ends(self, partitions: Mapping[int, _Partition]) -> None:
+        """Commits what is stored of these and not committed yet."""
         ends = {
             number: (partition.stored, "")
-            for number, partition in self._partitions.items()
+            for number, partition in partitions.items()
             if partition.stored > partition.committed
-            and not partition.in_flight
-            and not partition.gathering.messages
         }
         if not ends:
             return
@@ -259,8 +267,7 @@ class Ingestor:
             return
         crash_point("ingest.after-commit")
         for number, (end, _) in ends.items():
-            if partition := self._partitions.get(number):
-                partition.committed = end
+            partitions[number].committed = end
 
     async def _is_done(self) -> bool:
         if not self._settings.once or self._targets is None or self._tasks:
@@ -280,9 +287,7 @@ class Ingestor:
         """What is in flight is stored; what is only gathered is left to the next run. Then the ends are committed."""
         await self._drain(_STOP_SECONDS)
         self._surface()
-        for partition in self._partitions.values():
-            partition.gathering.messages.clear()
-        await self._commit_idle()
+        await self._commit_ends(self._partitions)
 
     async def _drain(self, seconds: float) -> None:
         if self._tasks:
@@ -312,10 +317,8 @@ class Ingestor:
         log.info("assigned partitions %s", sorted(found))
 
     async def _revoked(self) -> None:
-        try:
-            await self._drain(min(_STOP_SECONDS, self._settings.session_timeout / 2))
-            for partition in self._partitions.values():
-                partition.gathering.messages.clear()
-            await self._commit_idle()
-        finally:
-            self._partitions.clear()
+        # Taken away before anything is waited for: the loop goes on meanwhile, and what it fetches behind messages that
+        # are given up here must neither be gathered nor become a batch whose range covers them.
+        revoked, self._partitions = self._partitions, {}
+        await self._drain(min(_STOP_SECONDS, self._settings.session_timeout / 2))
+        await self._commit_ends(revoked)

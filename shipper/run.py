@@ -30,6 +30,8 @@ P = TypeVar("P", bound=Prepared)
 SMALL = 8
 """A batch under an eighth of the full size means that the files are nearly read to their ends."""
 REPORT_SECONDS = 0.1
+LOOK_SECONDS = 0.1
+"""While a batch is not acknowledged, at most so often."""
 
 
 class Shipper(Generic[P]):
@@ -128,12 +130,12 @@ class Shipper(Generic[P]):
             while not self._stopping.is_set():
                 if last_small:
                     # Little to do: one batch at a time, and time for lines to gather.
-                    await self._landed()
+                    await self._landed(tailer, watch)
                     await self._pause(last_begun + self._settings.linger_seconds - time.monotonic())
                 changed = watch.take()
                 read = await asyncio.to_thread(self._read, tailer, changed)
                 if read is None:
-                    await self._landed()
+                    await self._landed(tailer, watch)
                     self._report(tailer, started)
                     if tailer.finished or self._stopping.is_set():
                         break
@@ -142,12 +144,12 @@ class Shipper(Generic[P]):
                     await self._idle(watch)
                     continue
                 batch, prepared = read
-                await self._landed()
+                await self._landed(tailer, watch)
                 last_small, last_begun = batch.size * SMALL < self._settings.batch_bytes, time.monotonic()
                 self._flying = asyncio.create_task(self._deliver(prepared, batch))
                 self._flying_bytes = batch.size
                 self._report(tailer, started)
-            await self._landed()
+            await self._landed(tailer, watch)
             await self._delivery.settle()
             if self._settings.once:
                 tailer.give_up_orphans()
@@ -155,7 +157,16 @@ class Shipper(Generic[P]):
 
     def _read(self, tailer: Tailer, changed: bool) -> tuple[Batch, P | None] | None:
         """Look, read and prepare; runs in a thread."""
-        now, clock = time.time(), time.monotonic()
+        now = time.time()
+        self._look(tailer, changed, now)
+        batch = tailer.read(now)
+        if batch is None:
+            return None
+        return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None
+
+    def _look(self, tailer: Tailer, changed: bool, now: float) -> None:
+        """See which files there are, if it is time, and how long they are; runs in a thread."""
+        clock = time.monotonic()
         # However many paths there are, looking takes a tenth of the time at most.
         pause = max(self._settings.poll_seconds, 10 * self._scan_cost)
         if clock - self._last_scan >= pause or (changed and clock - self._last_scan >= 10 * self._scan_cost):
@@ -163,10 +174,6 @@ class Shipper(Generic[P]):
             self._last_scan = time.monotonic()
             self._scan_cost = self._last_scan - clock
         tailer.poll(now)
-        batch = tailer.read(now)
-        if batch is None:
-            return None
-        return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None
 
     async def _deliver(self, prepared: P | None, batch: Batch) -> None:
         await self._delivery.deliver(prepared, batch.step)
@@ -178,12 +185,18 @@ class Shipper(Generic[P]):
         self.stats.batches += bool(batch.chunks)
         self.stats.oversized += sum(chunk.oversized is not None for chunk in batch.chunks)
 
-    async def _landed(self) -> None:
-        """Wait for the batch in flight; raises what became of it."""
+    async def _landed(self, tailer: Tailer, watch: Watch) -> None:
+        """Wait for the batch in flight; raises what became of it.
+
+        However long the receiver is away, nothing more is read. But files are looked for and opened: one that is
+        written, rotated and deleted meanwhile is then still there to be read.
+        """
         flying, self._flying = self._flying, None
         if flying is None:
             return
         try:
+            while not (await asyncio.wait({flying}, timeout=LOOK_SECONDS))[0]:
+                await asyncio.to_thread(self._look, tailer, watch.take(), time.time())
             await flying
         except asyncio.CancelledError:
             flying.cancel()

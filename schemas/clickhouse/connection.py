@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from tailrace.schemas.clickhouse.unfinished import forget_unfinished_inserts
 from tailrace.schemas.errors import (
     ClickHouseRejected,
     ClickHouseUnavailable,
@@ -290,10 +289,6 @@ def _open_engine(dsn: Dsn, create_database: bool) -> Any:
         directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     except OSError as exc:
         raise ConfigError(f"cannot create {dsn.path}: {exc.strerror}") from exc
-    try:
-        forget_unfinished_inserts(directory)
-    except OSError as exc:
-        raise ClickHouseUnavailable(f"cannot prepare {dsn.path}: {exc.strerror}") from exc
     try:
         client = clickhouse_connect.get_client(interface="chdb", path=dsn.path)
     except Exception as exc:
