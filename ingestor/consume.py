@@ -24,6 +24,9 @@ log = logging.getLogger("tailrace.ingestor")
 
 FETCH_BYTES = 8 * 1024 * 1024
 """What one fetch of one partition returns at most, unless a single message is larger."""
+FETCH_MESSAGES = 10_000
+"""What is taken from the fetched bytes in one go. They may be compressed twentyfold, and while they are taken apart no
+heartbeat goes out: a backlog in one piece would cost us our place in the group, again and again."""
 _CALL_TIMEOUT_MS = 30_000
 
 
@@ -88,6 +91,8 @@ class PartitionConsumer:
         self._settings = settings
         self._assigned = assigned
         self._listener = _Listener(self._on_assigned, revoked)
+        self._starts: dict[int, KafkaOffset] = {}
+        self._taking_over = False
         self._consumer: Any = None
         self._admin: Any = None
 
@@ -138,17 +143,32 @@ class PartitionConsumer:
         async with self._translated():
             if self._listener.failure is not None:
                 raise self._listener.failure
+            self._seek_starts()
             waiting = {TopicPartition(topic, partition) for partition in paused} & consumer.assignment()
             consumer.pause(*(waiting - consumer.paused()))
             consumer.resume(*(consumer.paused() - waiting))
-            records = await consumer.getmany(timeout_ms=int(wait * 1000))
+            records = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=FETCH_MESSAGES)
         return {
             partition.partition: Fetched(
                 [_message(record) for record in found], next_offset(found[-1].offset)
             )
             for partition, found in records.items()
-            if found
+            if found and partition.partition not in self._starts
         }
+
+    def _seek_starts(self) -> None:
+        """Begins new partitions where the group's offsets say.
+
+        aiokafka hands out records of a new assignment while the listener is still being called. Whatever came before
+        this seek is dropped by `fetch` and comes again.
+        """
+        if self._taking_over:
+            return
+        assigned = self._consumer.assignment()
+        for partition, start in self._starts.items():
+            if (topic_partition := TopicPartition(self._settings.topic, partition)) in assigned:
+                self._consumer.seek(topic_partition, start)
+        self._starts.clear()
 
     async def commit(self, offsets: Mapping[int, tuple[KafkaOffset, str]]) -> None:
         """Commit offsets with metadata; retries while the coordinator is away.
@@ -177,6 +197,8 @@ class PartitionConsumer:
     async def position(self, partition: int) -> KafkaOffset | None:
         """The offset of the next message that `fetch` would return, or of a later one; `None` for a partition that
         has just gone to somebody else."""
+        if partition in self._starts:
+            return self._starts[partition]
         async with self._translated():
             try:
                 return KafkaOffset(
@@ -186,20 +208,28 @@ class PartitionConsumer:
                 return None
 
     async def _on_assigned(self, assigned: Iterable[Any]) -> None:
-        partitions = list(assigned)
-        found: dict[int, PartitionIntent] = {}
-        if partitions:
-            committed = await self._with_retry(
-                lambda: self._admin.list_consumer_group_offsets(self._settings.group, partitions=partitions)
-            )
-            for partition, value in committed.items():
-                if value.offset >= 0:
-                    found[partition.partition] = intents.decode(value.offset, value.metadata)
-            starts = [partition for partition in partitions if partition.partition not in found]
-            if starts:
-                for partition, offset in (await self._consumer.beginning_offsets(starts)).items():
-                    found[partition.partition] = PartitionIntent(KafkaOffset(offset))
+        self._taking_over = True
+        found = await self._intents(list(assigned))
+        self._starts = {partition: intent.start for partition, intent in found.items()}
         await self._assigned(found)
+        self._taking_over = False
+
+    async def _intents(self, partitions: list[Any]) -> dict[int, PartitionIntent]:
+        """What the group's offsets say of each partition; one that has none begins at its first message."""
+        found: dict[int, PartitionIntent] = {}
+        if not partitions:
+            return found
+        committed = await self._with_retry(
+            lambda: self._admin.list_consumer_group_offsets(self._settings.group, partitions=partitions)
+        )
+        for partition, value in committed.items():
+            if value.offset >= 0:
+                found[partition.partition] = intents.decode(value.offset, value.metadata)
+        new = [partition for partition in partitions if partition.partition not in found]
+        if new:
+            for partition, offset in (await self._consumer.beginning_offsets(new)).items():
+                found[partition.partition] = PartitionIntent(KafkaOffset(offset))
+        return found
 
     async def _await_topic(self) -> None:
         topic, warned = self._settings.topic, False

@@ -113,6 +113,7 @@ class Ingestor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_order = asyncio.Lock()
         self._stop = asyncio.Event()
+        self._rebalancing = True
 
     @property
     def stats(self) -> InsertStats:
@@ -270,7 +271,7 @@ class Ingestor:
             partitions[number].committed = end
 
     async def _is_done(self) -> bool:
-        if not self._settings.once or self._targets is None or self._tasks:
+        if not self._settings.once or self._targets is None or self._rebalancing or self._tasks:
             return False
         for number, partition in list(self._partitions.items()):
             if partition.gathering.messages:
@@ -314,9 +315,11 @@ class Ingestor:
         if self._settings.once:
             ends = await self._consumer.ends(found)
             self._targets = ends | (self._targets or {})
+        self._rebalancing = False
         log.info("assigned partitions %s", sorted(found))
 
     async def _revoked(self) -> None:
+        self._rebalancing = True
         # Taken away before anything is waited for: the loop goes on meanwhile, and what it fetches behind messages that
         # are given up here must neither be gathered nor become a batch whose range covers them.
         revoked, self._partitions = self._partitions, {}
