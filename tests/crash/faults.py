@@ -37,7 +37,7 @@ class Chaos:
         ahead = list(points)
         armed: dict[str, str] = {}
         moved = time.monotonic()
-        asked = False
+        asked = 0
         while ahead or armed:
             for actor in actors:
                 if actor.alive:
@@ -45,7 +45,7 @@ class Chaos:
                 if point := armed.pop(actor.name, None):
                     if actor.ended_at_point():
                         self.faults[point] += 1
-                        moved, asked = time.monotonic(), False
+                        moved, asked = time.monotonic(), 0
                     else:
                         ahead.insert(0, point)
                 if ahead:
@@ -53,8 +53,8 @@ class Chaos:
                     actor.start(f"{armed[actor.name]}:{1 if asked else self.random.randint(1, 3)}")
             waited = time.monotonic() - moved
             assert waited < seconds, f"nobody came to {armed}"
-            if waited > seconds / 8 and not asked:
-                asked = True
+            if waited > (asked + 1) * seconds / 8:
+                asked += 1
                 for actor in actors:
                     actor.ask_to_stop()
             time.sleep(0.05)
