@@ -145,13 +145,7 @@ class Ingestor:
 
     async def _round(self) -> None:
         """Fetch, gather, start what is due, and let errors of what was started surface."""
-        settings = self._settings
-        full = [
-            number
-            for number, partition in self._partitions.items()
-            if is_full(partition.gathering, settings.limits)
-        ]
-        fetched = await self._consumer.fetch(min(0.05, settings.limits.seconds), full)
+        fetched = await self._consumer.fetch(min(0.05, self._settings.limits.seconds), self._full())
         now = self._monotonic()
         for number, (messages, end) in fetched.items():
             if partition := self._partitions.get(number):
