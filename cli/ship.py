@@ -65,6 +65,13 @@ def ship(
     create_topics: Annotated[
         bool, typer.Option(envvar="TAILRACE_CREATE_TOPICS", help="Make topics that are absent.")
     ] = True,
+    message_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="TAILRACE_MESSAGE_BYTES",
+            help="Lines that follow on one another share a Kafka message up to this size; 0 gives each line its own.",
+        ),
+    ] = 64 * 1024,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     idle_seconds: Annotated[
         float,
@@ -97,6 +104,7 @@ def ship(
             "compression": compression,
             "partitions": partitions,
             "create_topics": create_topics,
+            "message_bytes": message_bytes,
             "max_line_bytes": max_line_bytes,
             "idle_seconds": idle_seconds,
             "poll_only": poll_only,

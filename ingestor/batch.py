@@ -22,6 +22,7 @@ class Gathering:
     start: KafkaOffset
     end: KafkaOffset
     messages: list[Message] = field(default_factory=list)
+    lines: int = 0
     bytes: int = 0
     since: float = 0.0
 
@@ -36,7 +37,8 @@ class Gathering:
         if not self.messages:
             self.since = now
         self.messages.extend(messages)
-        self.bytes += sum(len(message.value or b"") for message in messages)
+        self.lines += sum(map(_lines, messages))
+        self.bytes += sum(map(_bytes, messages))
         self.end = end
 
 
@@ -49,25 +51,34 @@ def is_due(gathering: Gathering, limits: BatchLimits, now: float) -> bool:
 
 def is_full(gathering: Gathering, limits: BatchLimits) -> bool:
     """Whether no more should be fetched for it."""
-    return len(gathering.messages) >= limits.rows or gathering.bytes >= limits.bytes
+    return gathering.lines >= limits.rows or gathering.bytes >= limits.bytes
 
 
 def split_full(gathering: Gathering, limits: BatchLimits) -> tuple[Gathering, Gathering]:
     """Cuts a batch at its limits.
 
     Returns:
-        A batch within the limits (or one message over them in bytes), and what is left: empty when all fit.
-        Example: limits.rows = 3 on offsets 10, 11, 12, 15 with end 17 gives [10, 13) and [13, 17).
+        A batch within the limits (or one message over them), and what is left: empty when all fit.
+        Example: limits.rows = 3 on offsets 10, 11, 12, 15 of a line each, with end 17, gives [10, 13) and [13, 17).
     """
-    count, size = 0, 0
+    count, lines, size = 0, 0, 0
     for message in gathering.messages:
-        if count >= limits.rows or (count and size + len(message.value or b"") > limits.bytes):
+        more_lines, more_bytes = lines + _lines(message), size + _bytes(message)
+        if count and (more_lines > limits.rows or more_bytes > limits.bytes):
             break
-        count += 1
-        size += len(message.value or b"")
+        count, lines, size = count + 1, more_lines, more_bytes
     if count == len(gathering.messages):
         return gathering, Gathering(start=gathering.end, end=gathering.end)
     cut = next_offset(KafkaOffset(gathering.messages[count - 1].offset))
     rest = gathering.messages[count:]
-    first = Gathering(gathering.start, cut, gathering.messages[:count], size, gathering.since)
-    return first, Gathering(cut, gathering.end, rest, gathering.bytes - size, gathering.since)
+    first = Gathering(gathering.start, cut, gathering.messages[:count], lines, size, gathering.since)
+    left = (gathering.lines - lines, gathering.bytes - size)
+    return first, Gathering(cut, gathering.end, rest, *left, gathering.since)
+
+
+def _bytes(message: Message) -> int:
+    return len(message.value or b"")
+
+
+def _lines(message: Message) -> int:
+    return 1 + (message.value or b"").count(b"\n")

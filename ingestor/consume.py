@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -24,9 +24,11 @@ log = logging.getLogger("tailrace.ingestor")
 
 FETCH_BYTES = 8 * 1024 * 1024
 """What one fetch of one partition returns at most, unless a single message is larger."""
-FETCH_MESSAGES = 10_000
-"""What is taken from the fetched bytes in one go. They may be compressed twentyfold, and while they are taken apart no
-heartbeat goes out: a backlog in one piece would cost us our place in the group, again and again."""
+TAKE_BYTES = 4 * 1024 * 1024
+TAKE_MESSAGES = (32, 10_000)
+"""What is taken from the fetched bytes in one go: about so many bytes, at least and at most so many messages. What was
+fetched may be compressed twentyfold, and while it is taken apart no heartbeat goes out: a backlog in one piece would cost
+us our place in the group, again and again. A message may be one line, or hundreds."""
 _CALL_TIMEOUT_MS = 30_000
 
 
@@ -93,6 +95,7 @@ class PartitionConsumer:
         self._listener = _Listener(self._on_assigned, revoked)
         self._starts: dict[int, KafkaOffset] = {}
         self._taking_over = False
+        self._take = TAKE_MESSAGES[0]
         self._consumer: Any = None
         self._admin: Any = None
 
@@ -147,7 +150,10 @@ class PartitionConsumer:
             waiting = {TopicPartition(topic, partition) for partition in paused} & consumer.assignment()
             consumer.pause(*(waiting - consumer.paused()))
             consumer.resume(*(consumer.paused() - waiting))
-            records = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=FETCH_MESSAGES)
+            records = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=self._take)
+        self._take = to_take(
+            self._take, [len(record.value or b"") for found in records.values() for record in found]
+        )
         return {
             partition.partition: Fetched(
                 [_message(record) for record in found], next_offset(found[-1].offset)
@@ -263,6 +269,14 @@ class PartitionConsumer:
             yield
         except (KafkaError, OSError) as exc:
             raise translate_kafka(exc, self._connection.brokers) from exc
+
+
+def to_take(before: int, sizes: Sequence[int]) -> int:
+    """How many messages to take next, after so many of these sizes in bytes; twice as many as before at most."""
+    if not sizes:
+        return before
+    fitting = TAKE_BYTES * len(sizes) // max(sum(sizes), 1)
+    return max(TAKE_MESSAGES[0], min(fitting, 2 * before, TAKE_MESSAGES[1]))
 
 
 def _message(record: Any) -> Message:

@@ -74,9 +74,9 @@ class _Partition:
             return None
         inside = [message for message in self.gathering.messages if message.offset < end]
         after = self.gathering.messages[len(inside) :]
-        batch = Gathering(self.gathering.start, end, inside, 0, self.gathering.since)
-        rest = Gathering(end, max(end, self.gathering.end), after, 0, self.gathering.since)
-        rest.bytes = sum(len(message.value or b"") for message in after)
+        batch = Gathering(self.gathering.start, end, inside, since=self.gathering.since)
+        rest = Gathering(end, end)
+        rest.add(after, max(end, self.gathering.end), self.gathering.since)
         self.gathering = rest
         self.replay_end = None
         return batch

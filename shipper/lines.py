@@ -6,10 +6,32 @@ hold no newline (`scanned`). Each function is given one block that was read at `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 HEAD_BYTES = 64 << 10
 """How much of an overlong line is kept."""
+
+
+def together(data: bytes, most: int) -> Iterator[tuple[int, int]]:
+    """Whole lines in pieces of at most `most` bytes, or of one line where that is longer.
+
+    Args:
+        data: Whole lines, each with its newline; the last one may lack it.
+        most: Bytes. Example: `b"a\\nbb\\nc"` with 5 gives [0, 5) and [5, 6); with 0 it gives [0, 2), [2, 5) and [5, 6).
+    """
+    start, size = 0, len(data)
+    while start < size:
+        end = size if size - start <= most else data.rfind(b"\n", start, start + most) + 1
+        if end <= start:
+            end = data.find(b"\n", start) + 1 or size
+        yield start, end
+        start = end
+
+
+def count(data: bytes) -> int:
+    """How many lines these are; the last one may lack its newline."""
+    return data.count(b"\n") + (data[-1:] not in (b"\n", b""))
 
 
 class Whole(NamedTuple):

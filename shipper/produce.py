@@ -1,9 +1,10 @@
 """Lines to Kafka messages, and batches of them to the broker.
 
-One message holds one line without its newline. Its key, `<file id>@<byte position>`, says where the line
-stands; a file's lines go to one partition, so they keep their order. A line that is too long for us or for
-the broker goes as its head, with the full length in the header `tailrace-oversized`. Blank lines hold nothing
-and are not sent.
+One message holds lines that follow on one another in a file, as many as go into `message_bytes`, without the last
+newline; what costs time is a message, not a line. Its key, `<file id>@<byte position>`, says where the first of them
+stands; a file's lines go to one partition, so they keep their order. A line that is too long for us or for the broker
+goes as its head, alone, with the full length in the header `tailrace-oversized`. Where nothing but blank lines would be
+in a message it is not sent.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from aiokafka.conn import create_conn
 from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.kafka import translate_kafka
 from tailrace.schemas.streams import FileChunk
-from tailrace.shipper.lines import HEAD_BYTES
+from tailrace.shipper.lines import HEAD_BYTES, count, together
 from tailrace.shipper.settings import KafkaSettings
 from tailrace.shipper.topics import (
     DEFAULT_MESSAGE_BYTES,
@@ -93,7 +94,6 @@ class Messages:
     batches: list[tuple[int, Any]] = field(default_factory=list)
     """Partition and `BatchBuilder`, in the order in which they must be sent."""
     lines: int = 0
-    blank: int = 0
     spent: bool = False
 
 
@@ -117,6 +117,7 @@ class KafkaWriter:
         self._template: Any = None  # the last producer, also when it has stopped: batches are made after it
         self._partitions = 0
         self._batch_bytes = BATCH_BYTES
+        self._message_bytes = settings.message_bytes
         self._head_bytes = HEAD_BYTES
         self._heads_only: set[bytes] = set()
 
@@ -146,6 +147,7 @@ class KafkaWriter:
                 refuse_lossy_progress(self.settings, config[self.settings.checkpoint_topic])
             limit = int(config[self.settings.topic].get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
             self._batch_bytes = max(SMALLEST_BATCH_BYTES, min(self._batch_bytes, limit - 4096))
+            self._message_bytes = min(self._message_bytes, self._batch_bytes // 2)
             self._producer = self._new_producer()
             await asyncio.wait_for(self._producer.start(), ATTEMPT_SECONDS)
             found = await asyncio.wait_for(self._producer.partitions_for(self.settings.topic), 30)
@@ -184,38 +186,38 @@ class KafkaWriter:
                 batch = open_batches[partition] = create()
                 messages.batches.append((partition, batch))
             file_id = chunk.file.id.encode()
-            if chunk.oversized is not None:
-                lines, headers = [chunk.oversized[: self._head_bytes]], [_oversized(_length(chunk))]
-            else:
-                lines, headers = chunk.data.split(b"\n"), []
-                if not lines[-1]:
-                    lines.pop()  # what follows the last newline is no line
-            position: int = chunk.start
-            append = batch.append
-            heads_only = self._heads_only
-            blank = 0
-            for line in lines:
-                size = len(line) + 1
-                if not line or line.isspace():
-                    blank += 1
-                    position += size
-                    continue
-                key = b"%b@%d" % (file_id, position)
-                sent_headers = headers
-                if heads_only and key in heads_only:
-                    sent_headers = headers or [_oversized(len(line))]
-                    line = line[: self._head_bytes]
-                if append(timestamp=now, key=key, value=line, headers=sent_headers) is None:
+            for position, value, headers in self._values(chunk):
+                message = {
+                    "timestamp": now,
+                    "key": b"%b@%d" % (file_id, position),
+                    "value": value,
+                    "headers": headers,
+                }
+                if batch.append(**message) is None:
                     batch = open_batches[partition] = create()
                     messages.batches.append((partition, batch))
-                    append = batch.append
-                    append(timestamp=now, key=key, value=line, headers=sent_headers)
-                position += size
-            messages.lines += len(lines)
-            messages.blank += blank
+                    batch.append(**message)
+            messages.lines += 1 if chunk.oversized is not None else count(chunk.data)
         for _, batch in messages.batches:
             batch.close()
         return messages
+
+    def _values(self, chunk: FileChunk) -> Iterator[tuple[int, bytes, list[tuple[str, bytes]]]]:
+        """Position in the file, value and headers of each message of a chunk."""
+        if chunk.oversized is not None:
+            yield chunk.start, chunk.oversized[: self._head_bytes], [_oversized(_length(chunk))]
+            return
+        # A line that the broker has refused for its length stands alone, as all do until that is over.
+        most = 0 if self._heads_only else self._message_bytes
+        for start, end in together(chunk.data, most):
+            value = chunk.data[start:end].removesuffix(b"\n")
+            if not value or value.isspace():
+                continue
+            position = chunk.start + start
+            if self._heads_only and b"%b@%d" % (chunk.file.id.encode(), position) in self._heads_only:
+                yield position, value[: self._head_bytes], [_oversized(len(value))]
+            else:
+                yield position, value, []
 
     async def send(self, messages: Messages) -> None:
         """Send all batches, and return when the broker has all of them.
@@ -260,8 +262,14 @@ class KafkaWriter:
             raise failure
 
     def _too_large(self, batch: Any, exc: Exception) -> TooLarge:
-        if batch.record_count() == 1 or self._batch_bytes <= SMALLEST_BATCH_BYTES:
-            keys = _keys(batch)
+        refused = _records(batch)
+        if len(refused) == 1 and b"\n" in refused[0].value:
+            self._message_bytes //= 2
+            log.warning(
+                "the broker refuses a message as too large: making them %d bytes", self._message_bytes
+            )
+        elif len(refused) == 1 or self._batch_bytes <= SMALLEST_BATCH_BYTES:
+            keys = [record.key for record in refused]
             if not self._heads_only.isdisjoint(keys):
                 self._head_bytes = max(SMALLEST_HEAD_BYTES, self._head_bytes // 2)
             self._heads_only.update(keys)
@@ -383,8 +391,8 @@ def _length(chunk: FileChunk) -> int:
     return chunk.end - chunk.start
 
 
-def _keys(batch: Any) -> list[bytes]:
-    """The keys in a batch that was built: the broker's answer names the batch, not the record."""
+def _records(batch: Any) -> list[Any]:
+    """What is in a batch that was built: the broker's answer names the batch, not the record."""
     from aiokafka.record.default_records import DefaultRecordBatch
 
-    return [record.key for record in DefaultRecordBatch(bytes(batch._build()))]
+    return list(DefaultRecordBatch(bytes(batch._build())))

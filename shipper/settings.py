@@ -29,7 +29,9 @@ class KafkaSettings:
 
     connection: KafkaConnection
     topic: str = "tailrace"
-    """One message a line goes here; progress goes to `<topic>-checkpoints`."""
+    """Lines go here; progress goes to `<topic>-checkpoints`."""
+    message_bytes: int = 64 << 10
+    """Lines that follow on one another share a message up to this size; 0 gives each line its own."""
     create_topics: bool = True
     """Create topics that are absent. When false, or not allowed, the command to create them is in the error."""
     partitions: int = 6
@@ -44,6 +46,8 @@ class KafkaSettings:
         if not _NAME.fullmatch(self.topic):
             raise ConfigError(f"{self.topic!r} is no Kafka topic name: letters, digits, '.', '_' and '-' are")
         _one_of("compression", self.compression, get_args(Compression))
+        if not 0 <= self.message_bytes <= MIB:
+            raise ConfigError(f"message_bytes must be 0 to {MIB}")
         if self.partitions < 1:
             raise ConfigError("partitions must be 1 or more")
         if not 1 <= self.transaction_seconds <= 900:

@@ -28,6 +28,7 @@ from support.kafka import KafkaBroker
 
 def run(name: str, lines: int, *arguments: str | Path) -> None:
     """One command to its end, measured."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "tailrace.cli", *map(str, arguments), "--format", "json"],
@@ -41,8 +42,10 @@ def run(name: str, lines: int, *arguments: str | Path) -> None:
     assert process.returncode == 0, output
     assert document["lines"] == lines, document
     assert document.get("rows", lines) == lines, document
+    cpu = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
     print(
-        f"{name:8} {lines / seconds:10,.0f} lines/s  {seconds:6.1f} s  {usage.ru_maxrss / 1024:6.0f} MB peak so far  load {os.getloadavg()[0]:.1f}"
+        f"{name:8} {lines / seconds:10,.0f} lines/s  {seconds:6.1f} s  {cpu:6.2f} s of CPU  "
+        f"{usage.ru_maxrss / 1024:6.0f} MB peak so far  load {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -176,7 +176,7 @@ def test_no_space_under_the_engine(
     cast.shipper(logs, "last-shipper", once=True).run()
     cast.ingestor(dsn, "last-ingestor", "--once").run()
     stored = stores.read(dsn)
-    outcome.count_topic(kafka.read_all(topic), counts)
+    outcome.count_topic(kafka.read_lines(topic), counts)
     outcome.count_stored(stored, stores.expected(counts), counts)
     outcome.count_ledger(stored.ledger, counts, topic)
     outcome.assert_exact()

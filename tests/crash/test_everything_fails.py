@@ -70,7 +70,7 @@ def test_both_killed_while_broker_and_server_fail(
         faulty.stop()
     outcome.faults += Counter(f"server: {fault.name.lower()}" for fault in faulty.injected)
     assert {Fault.DELAY, Fault.RESET_MID_REQUEST, Fault.RESET_AFTER} <= set(faulty.injected)
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     stored = stores.read(direct)
     outcome.count_stored(stored, stores.expected(counts), counts)
     outcome.count_ledger(stored.ledger, counts, topic)

@@ -54,7 +54,7 @@ def test_ingestor_killed(
     cast.shipper(writers.directory, "last-shipper", once=True).run(600)
     cast.ingestor(dsn, "last-ingestor", "--once", *sizes.pace).run(600)
     model = stores.expected(counts)
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     stored = stores.read(dsn)
     outcome.count_stored(stored, model, counts)
     outcome.count_ledger(stored.ledger, counts, topic)

@@ -33,7 +33,7 @@ def test_kafka_away_while_logs_are_rotated_away(
     lines = 2 * sizes.lines
     writers = Writers(tmp_path / "logs", 2, lines, 24, 1.2 * sizes.seconds, keep=2)
     try:
-        wait_until(lambda: kafka.read_all(topic), "the first lines")
+        wait_until(lambda: kafka.read_lines(topic), "the first lines")
         before = shipper.memory
         kafka.kill()
         chaos.faults["kill broker"] += 1
@@ -42,21 +42,21 @@ def test_kafka_away_while_logs_are_rotated_away(
         counts = writers.finish()
         most = max(most, _watch_memory(shipper, 2.0))
         total = sum(counts.values())
-        wait_until(lambda: len(kafka.read_all(topic)) >= total, "all lines", 120, pause=0.5)
+        wait_until(lambda: len(kafka.read_lines(topic)) >= total, "all lines", 120, pause=0.5)
     finally:
         writers.kill()
         if not kafka.alive:
             kafka.start()
     shipper.terminate()
     outcome.notes = f"memory {before >> 20} MB before, {most >> 20} MB at most"
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     outcome.assert_exact()
     assert most - before < MEMORY_BYTES, outcome.notes
 
 
 def _owner(kafka: KafkaBroker, topic: str) -> str:
     name = f"{topic}-checkpoints"
-    return name if kafka.read_all(name) else ""
+    return name if kafka.read_lines(name) else ""
 
 
 def _watch_memory(actor: Actor, seconds: float) -> int:

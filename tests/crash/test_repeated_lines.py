@@ -46,7 +46,7 @@ def test_shipped_again_and_delivered_twice(
     once, often = (f"clickhouse://127.0.0.1:{front.port}/{database()}" for _ in range(2))
     cast.shipper(tmp_path / "logs", once=True).run()
     cast.ingestor(once, "first-ingestor", "--once", "--group", f"{topic}-once").run()
-    outcome.count_topic(kafka.read_all(topic), counts)
+    outcome.count_topic(kafka.read_lines(topic), counts)
     outcome.assert_exact()
 
     cast.shipper(tmp_path / "logs", "another", shipper_id=f"{topic}-again", once=True).run()

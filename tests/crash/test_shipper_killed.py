@@ -39,5 +39,5 @@ def test_shipper_killed(
     finally:
         writers.kill()
     cast.shipper(writers.directory, "last-shipper", once=True).run(600)
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     outcome.assert_exact()

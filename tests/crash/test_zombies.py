@@ -62,7 +62,7 @@ def test_zombie_shipper(
         writers.kill()
     shipper.terminate()
     cast.shipper(writers.directory, "last-shipper", once=True).run(600)
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     outcome.assert_exact()
 
 
@@ -97,7 +97,7 @@ def test_zombie_ingestor(
     cast.shipper(writers.directory, "last-shipper", once=True).run(600)
     cast.ingestor(dsn, "last-ingestor", "--once").run(600)
     stored = stores.read(dsn)
-    outcome.count_topic(kafka.read_all(topic, deadline=600), counts)
+    outcome.count_topic(kafka.read_lines(topic, deadline=600), counts)
     outcome.count_stored(stored, stores.expected(counts), counts)
     outcome.count_ledger(stored.ledger, counts, topic)
     outcome.assert_exact()
@@ -122,5 +122,5 @@ def _zombie(sleeper: Actor, successor: Actor, step: str) -> None:
 
 def _wait_for_more(kafka: KafkaBroker, topic: str) -> None:
     """Some lines arrive that are not there yet."""
-    before = len(kafka.read_all(topic))
-    wait_until(lambda: len(kafka.read_all(topic)) > before, "more lines", 60, pause=0.3)
+    before = len(kafka.read_lines(topic))
+    wait_until(lambda: len(kafka.read_lines(topic)) > before, "more lines", 60, pause=0.3)

@@ -118,9 +118,10 @@ def test_splitting_a_batch_keeps_every_message_in_one_range(
     offset, gathered = 100, []
     for step, size in steps:
         offset += step
-        gathered.append(Message(offset, b"x" * size))
+        gathered.append(Message(offset, b"x\n" * (size // 2)))
     end = KafkaOffset(offset + 7)
-    rest = Gathering(KafkaOffset(100), end, list(gathered), sum(len(m.value or b"") for m in gathered))
+    rest = Gathering(KafkaOffset(100), KafkaOffset(100))
+    rest.add(gathered, end, now=0.0)
     seen: list[Message] = []
     position = KafkaOffset(100)
     limits = BatchLimits(rows=most, bytes=most_bytes, seconds=1)
@@ -128,8 +129,9 @@ def test_splitting_a_batch_keeps_every_message_in_one_range(
         batch, rest = split_full(rest, limits)
         assert batch.start == position
         assert all(batch.start <= message.offset < batch.end for message in batch.messages)
-        assert len(batch.messages) <= most
-        assert len(batch.messages) == 1 or sum(len(m.value or b"") for m in batch.messages) <= most_bytes
+        assert batch.lines == sum(1 + (m.value or b"").count(b"\n") for m in batch.messages)
+        assert batch.bytes == sum(len(m.value or b"") for m in batch.messages)
+        assert len(batch.messages) == 1 or (batch.lines <= most and batch.bytes <= most_bytes)
         position = batch.end
         seen += batch.messages
     assert (seen, position) == (gathered, end)

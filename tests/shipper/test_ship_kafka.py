@@ -104,13 +104,15 @@ def assert_each_once_in_order(messages: list[Message], expected: list[bytes]) ->
         last[file_id] = int(position)
 
 
-@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize(
+    ("delivery", "compression", "message_bytes"),
+    [("exactly-once", "zstd", 0), ("exactly-once", "none", 1000), ("at-least-once", "zstd", 1000)],
+)
 def test_lines_arrive_with_their_origin(
-    kafka: KafkaBroker, topic: str, tmp_path: Path, delivery: str, compression: str
+    kafka: KafkaBroker, topic: str, tmp_path: Path, delivery: str, compression: str, message_bytes: int
 ) -> None:
-    """One message a line without its newline, keyed by file and byte; nothing for blank lines; a file in one
-    partition; bytes as they are; and a second run adds nothing."""
+    """A message is one line or several up to a size, without the last newline, keyed by file and byte; no message is
+    blank; a file in one partition; bytes as they are; and a second run adds nothing."""
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "a.log").write_bytes(b'{"a":1}\n\n \t\n\xff\x00\xfe\r\nlast')
@@ -121,12 +123,20 @@ def test_lines_arrive_with_their_origin(
         "shipper_id": topic,
         "delivery": delivery,
         "compression": compression,
+        "message_bytes": message_bytes,
         "checkpoint": str(tmp_path / "c.json") if delivery == "at-least-once" else None,
     }
     stats = run_once(kafka, **values)
     assert (stats.lines, stats.files, stats.lag_bytes) == (5005, 2, 0)
     run_once(kafka, **values)
-    found = kafka.read_all(topic)
+    messages = kafka.read_all(topic)
+    assert all((m.value or b"").strip() for m in messages)
+    if message_bytes:
+        assert len(messages) < 30
+        assert max(len(m.value or b"") for m in messages) < message_bytes
+    else:
+        assert len(messages) == 5003
+    found = [line for line in kafka.read_lines(topic) if (line.value or b"").strip()]
     assert len(found) == 5003
     by_file: dict[bytes, list[Message]] = {}
     for message in found:
@@ -149,7 +159,7 @@ def test_a_line_over_the_limit_comes_as_its_head(kafka: KafkaBroker, topic: str,
     )
     stats = run_once(kafka, paths=[str(tmp_path)], topic=topic, shipper_id=topic)
     assert (stats.lines, stats.oversized) == (4, 1)
-    before, whole, head, after = kafka.read_all(topic)
+    before, whole, head, after = kafka.read_lines(topic)
     assert (before.value, after.value) == (b"before", b"after")
     assert whole.value == b"y" * 5_000_000
     assert head.value == b"x" * (64 << 10)
@@ -174,7 +184,7 @@ def test_a_line_that_the_broker_finds_too_large_comes_as_its_head(
         delivery=delivery,
         checkpoint=str(tmp_path / "c.json") if delivery == "at-least-once" else None,
     )
-    found = kafka.read_all(topic)
+    found = kafka.read_lines(topic)
     cut = [m for m in found if m.headers]
     assert {m.headers for m in cut} == {(("tailrace-oversized", b"150000"),)}
     assert lines[3].startswith(cut[0].value or b"")
@@ -207,7 +217,7 @@ def test_killed_again_and_again_every_line_is_there_once(
         shipper.communicate()
     writers.join()
     ship_once(**settings)
-    assert_each_once_in_order(kafka.read_all(topic), writers.expected)
+    assert_each_once_in_order(kafka.read_lines(topic), writers.expected)
 
 
 def test_killed_again_and_again_no_line_is_lost_at_least_once(
@@ -233,7 +243,7 @@ def test_killed_again_and_again_no_line_is_lost_at_least_once(
         shipper.communicate()
     writers.join()
     ship_once(**settings)
-    found = {(m.value or b"").split()[0] for m in kafka.read_all(topic)}
+    found = {(m.value or b"").split()[0] for m in kafka.read_lines(topic)}
     assert found == set(writers.expected)
 
 
@@ -245,7 +255,7 @@ def test_terminated_it_stops_cleanly_and_goes_on_later(
     log = tmp_path / "w.log"
     log.write_bytes(b"".join(b"%d\n" % i for i in range(1000)))
     shipper = process(**settings)
-    wait_until(lambda: len(kafka.read_all(topic)) == 1000, "the first lines")
+    wait_until(lambda: len(kafka.read_lines(topic)) == 1000, "the first lines")
     with log.open("ab") as file:
         file.write(b"1000\n")
     shipper.terminate()
@@ -272,20 +282,20 @@ def test_a_broker_that_is_killed_and_comes_back_changes_nothing(
     writers = Writers(tmp_path / "logs", count=2, lines=15_000, rotations=3, pause=0.05)
     shipper = process(**settings)
     try:
-        wait_until(lambda: len(kafka.read_all(topic)) > 100, "the first lines")
+        wait_until(lambda: len(kafka.read_lines(topic)) > 100, "the first lines")
         for _ in range(2):
             kafka.kill()
             time.sleep(1.0)
             kafka.restart()
         writers.join()
         wait_until(
-            lambda: len(kafka.read_all(topic)) >= len(writers.expected), "all lines", deadline=90, pause=0.5
+            lambda: len(kafka.read_lines(topic)) >= len(writers.expected), "all lines", deadline=90, pause=0.5
         )
     finally:
         shipper.terminate()
         _, err = shipper.communicate(timeout=60)
     assert shipper.returncode == 0, err
-    assert_each_once_in_order(kafka.read_all(topic), writers.expected)
+    assert_each_once_in_order(kafka.read_lines(topic), writers.expected)
 
 
 def test_the_second_shipper_with_an_id_takes_over(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:
@@ -294,7 +304,7 @@ def test_the_second_shipper_with_an_id_takes_over(kafka: KafkaBroker, topic: str
     log = tmp_path / "w.log"
     log.write_bytes(b"0-000000\n")
     first = process(**settings)
-    wait_until(lambda: len(kafka.read_all(topic)) == 1, "the first shipper's line")
+    wait_until(lambda: len(kafka.read_lines(topic)) == 1, "the first shipper's line")
     second = process(**settings)
     checkpoints = f"{topic}-checkpoints"
     wait_until(lambda: f'"pid":{second.pid}'.encode() in b"".join(kafka.values(checkpoints)), "the takeover")
@@ -305,7 +315,7 @@ def test_the_second_shipper_with_an_id_takes_over(kafka: KafkaBroker, topic: str
     assert "Fenced" in err
     assert f"process {second.pid}" in err
     assert "--shipper-id" in err
-    wait_until(lambda: len(kafka.read_all(topic)) == 2, "the second shipper's line")
+    wait_until(lambda: len(kafka.read_lines(topic)) == 2, "the second shipper's line")
     second.terminate()
     _, err = second.communicate(timeout=30)
     assert second.returncode == 0, err
@@ -329,7 +339,7 @@ def test_stopped_for_longer_than_its_transaction_it_goes_on(
     writers = Writers(tmp_path / "logs", count=1, lines=10_000, rotations=1, pause=0.02)
     shipper = process(**settings)
     try:
-        wait_until(lambda: len(kafka.read_all(topic)) > 100, "the first lines")
+        wait_until(lambda: len(kafka.read_lines(topic)) > 100, "the first lines")
         for _ in range(3):
             shipper.send_signal(signal.SIGSTOP)
             time.sleep(2.5)
@@ -337,13 +347,13 @@ def test_stopped_for_longer_than_its_transaction_it_goes_on(
             time.sleep(0.3)
         writers.join()
         wait_until(
-            lambda: len(kafka.read_all(topic)) >= len(writers.expected), "all lines", deadline=60, pause=0.5
+            lambda: len(kafka.read_lines(topic)) >= len(writers.expected), "all lines", deadline=60, pause=0.5
         )
     finally:
         shipper.terminate()
         _, err = shipper.communicate(timeout=60)
     assert shipper.returncode == 0, err
-    assert_each_once_in_order(kafka.read_all(topic), writers.expected)
+    assert_each_once_in_order(kafka.read_lines(topic), writers.expected)
 
 
 def test_topics_that_may_not_be_made_are_asked_for(kafka: KafkaBroker, topic: str, tmp_path: Path) -> None:

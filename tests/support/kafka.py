@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -248,9 +248,15 @@ class KafkaBroker:
         """
         return _run(asyncio.wait_for(self._read_all(topic, isolation), deadline))
 
+    def read_lines(
+        self, topic: str, isolation: Isolation = "read_committed", deadline: float = 60.0
+    ) -> list[Message]:
+        """As `read_all`, with each line of a message as if it were one of its own, its key included."""
+        return [line for message in self.read_all(topic, isolation, deadline) for line in _lines(message)]
+
     def values(self, topic: str, isolation: Isolation = "read_committed") -> list[bytes]:
-        """The values of `read_all`, those of a lower partition first."""
-        return [m.value or b"" for m in sorted(self.read_all(topic, isolation), key=lambda m: m[:2])]
+        """The values of `read_lines`, those of a lower partition first."""
+        return [m.value or b"" for m in sorted(self.read_lines(topic, isolation), key=lambda m: m[:2])]
 
     def _settings(self) -> dict[str, str]:
         return {
@@ -420,6 +426,19 @@ class KafkaBroker:
         if not self.log_path.exists():
             return "(the broker printed nothing)"
         return self.log_path.read_text(errors="replace")[-size:]
+
+
+def _lines(message: Message) -> Iterator[Message]:
+    if message.value is None or b"\n" not in message.value:
+        yield message
+        return
+    file_id, separator, position = (message.key or b"").rpartition(b"@")
+    byte = int(position or 0)
+    for line in message.value.split(b"\n"):
+        yield message._replace(
+            key=b"%b%b%d" % (file_id, separator, byte) if separator else message.key, value=line
+        )
+        byte += len(line) + 1
 
 
 def _java(lib: Path) -> list[str]:
