@@ -79,7 +79,9 @@ def test_zombie_ingestor(
     """An ingestor that is paused amid a batch, for longer than the group waits, wakes up and inserts a range that its
     successor has inserted already: every row is there once."""
     dsn = f"clickhouse://127.0.0.1:{front.port}/{database()}"
-    writers = Writers(tmp_path / "logs", 2, sizes.lines // 2, 4, sizes.seconds)
+    # A file is in one partition: only with many files does each of the two surely get lines all the time.
+    rotations = max(4, int(sizes.seconds))
+    writers = Writers(tmp_path / "logs", sizes.writers, sizes.lines // 2, rotations, sizes.seconds)
     try:
         chaos = Chaos(sizes.seed, outcome.faults)
         shipper = cast.shipper(writers.directory)
