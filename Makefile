@@ -13,7 +13,7 @@ SOURCES := pyproject.toml $(wildcard client/*.py schemas/*.py schemas/*/* shippe
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := $(PIP) install --config-settings editable_mode=strict --editable
 
-.PHONY: help demo test lint format kafka install soak clean
+.PHONY: help demo test lint format kafka install bench soak clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ kafka: install ## Fetch Apache Kafka from Maven Central, and Java and Maven wher
 	@cd tests && ../$(BIN)/python -m support.kafka
 
 install: $(VENV)/.development ## Everything for development, in .venv
+
+bench: install ## What a call costs a service, beside the real raymon client and the standard library
+	@cd tests && ../$(BIN)/python -m benchmarks.client_calls
 
 soak: install kafka ## The long runs
 	$(BIN)/python -m pytest -m soak

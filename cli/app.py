@@ -12,7 +12,24 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tailrace.cli import check, demo, ingest, migrate, ship, slice, trace, up
+from tailrace.cli import (
+    audit,
+    check,
+    compare,
+    dead_letters,
+    demo,
+    deployments,
+    doctor,
+    export,
+    ingest,
+    migrate,
+    ship,
+    slice,
+    sql,
+    tags,
+    trace,
+    up,
+)
 from tailrace.cli.render import caret
 from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
 
@@ -39,9 +56,18 @@ app.command("ship", rich_help_panel="Run")(ship.ship)
 app.command("ingest", rich_help_panel="Run")(ingest.ingest)
 app.command("migrate", rich_help_panel="Run")(migrate.migrate)
 app.command("slice", rich_help_panel="Look")(slice.slice_command)
+app.command("compare", rich_help_panel="Look")(compare.compare_command)
 app.command("traces", rich_help_panel="Look")(trace.traces_command)
 app.command("trace", rich_help_panel="Look")(trace.trace_command)
 app.command("object", rich_help_panel="Look")(trace.object_command)
+app.command("tags", rich_help_panel="Look")(tags.tags_command)
+app.command("export", rich_help_panel="Look")(export.export_command)
+app.command("sql", rich_help_panel="Look")(sql.sql_command)
+app.command("deployments", rich_help_panel="Look")(deployments.deployments_command)
+app.command("deployment", rich_help_panel="Look")(deployments.deployment_command)
+app.command("doctor", rich_help_panel="Something went wrong")(doctor.doctor)
+app.command("audit", rich_help_panel="Something went wrong")(audit.audit)
+app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Something went wrong")
 app.command("check", rich_help_panel="Try")(check.check)
 app.command("demo", rich_help_panel="Try")(demo.demo)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, Once, ReportFormat, Topic
 from tailrace.cli.progress import shown_while
@@ -49,6 +50,7 @@ def ingest(
         ),
     ] = 30.0,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    max_dead_letters: MaxDeadLetters = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Bring lines from Kafka into ClickHouse, each exactly once.
@@ -99,10 +101,12 @@ def ingest(
     ingestor = Ingestor(kafka_connection, ClickHouseWriter(client, str(dsn)), settings)
     began = time.monotonic()
     try:
-        asyncio.run(_run(ingestor))
+        asyncio.run(_run(ingestor, max_dead_letters))
     finally:
         client.close()
     report(ingestor.stats, time.monotonic() - began, format)
+    if once:
+        exit_if_exceeded(max_dead_letters, ingestor.stats)
 
 
 def _patiently(connect: Callable[[], Any], once: bool) -> Any:
@@ -123,11 +127,12 @@ def _patiently(connect: Callable[[], Any], once: bool) -> Any:
             time.sleep(delay)
 
 
-async def _run(ingestor: Ingestor) -> None:
+async def _run(ingestor: Ingestor, max_dead_letters: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ingestor.stop)
-    await shown_while(ingestor.run(), lambda seconds: progress_line(ingestor.stats, seconds))
+    async with watched(max_dead_letters, ingestor.stats):
+        await shown_while(ingestor.run(), lambda seconds: progress_line(ingestor.stats, seconds))
 
 
 def _supervise(workers: int) -> int:

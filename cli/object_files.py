@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from tailrace.schemas.errors import ConfigError
+from tailrace.schemas.stand_in import MARK
 
 if TYPE_CHECKING:
     from tailrace.explorer import ObjectPayload
 
-SUFFIXES = ".json, .npy (arrays), .png (images), .csv or .parquet (frames and series)"
+_MARKED = f'{{"{MARK}":'.encode()
+
+SUFFIXES = ".json, .npy (arrays), .png (images), .csv or .parquet (frames, series, Arrow tables)"
+
+
+def whole(payload: ObjectPayload, directories: Sequence[Path]) -> ObjectPayload:
+    """The payload with what its file holds, if it was too large for its line; a truncated one as it is.
+
+    Raises:
+        NotFound: The file is in none of the directories, nor where the service wrote it.
+        DataError: The file is damaged.
+    """
+    if not payload.data.startswith(_MARKED):
+        return payload
+    from tailrace.oversized import read_spilled
+    from tailrace.schemas.stand_in import StandIn
+
+    stand_in = StandIn.from_params(json.loads(payload.data.decode("utf-8", "surrogatepass")))
+    if stand_in is None or stand_in.kept == "truncated":
+        return payload
+    return msgspec.structs.replace(payload, data=read_spilled(stand_in, directories))
 
 
 def write_object(payload: ObjectPayload, path: Path) -> None:
@@ -47,6 +72,14 @@ def _write(value: Any, payload: ObjectPayload, path: Path, suffix: str) -> None:
             numpy.save(file, value, allow_pickle=False)
     elif suffix == ".png" and hasattr(value, "save") and hasattr(value, "getbands"):
         value.save(path, format="PNG")
+    elif suffix in (".csv", ".parquet") and (table := _arrow_table(value)) is not None:
+        import pyarrow.csv
+        import pyarrow.parquet
+
+        if suffix == ".csv":
+            pyarrow.csv.write_csv(table, path)
+        else:
+            pyarrow.parquet.write_table(table, path)
     elif suffix in (".csv", ".parquet") and kind in ("DataFrame", "Series"):
         frame = value.to_frame() if kind == "Series" else value
         if suffix == ".csv":
@@ -57,3 +90,15 @@ def _write(value: Any, payload: ObjectPayload, path: Path, suffix: str) -> None:
         raise ConfigError(
             f"{payload.ref} is {payload.type or 'plain JSON'} and holds a {kind}, which {suffix} cannot; use .json"
         )
+
+
+def _arrow_table(value: Any) -> Any:
+    """The Arrow table of a polars frame or series, or of Arrow data with columns; `None` for anything else."""
+    module = type(value).__module__.partition(".")[0]
+    if module == "polars":
+        return (value.to_frame() if type(value).__name__ == "Series" else value).to_arrow()
+    if module == "pyarrow" and hasattr(value, "column_names"):
+        import pyarrow
+
+        return value if isinstance(value, pyarrow.Table) else pyarrow.Table.from_batches([value])
+    return None

@@ -33,12 +33,12 @@ Output = Annotated[
 
 
 @contextmanager
-def opened(clickhouse: str, slice_string: str = "") -> Iterator[Explorer]:
+def opened(clickhouse: str, *slices: str) -> Iterator[Explorer]:
     """An explorer of the database that a DSN names (the default one for ''), closed afterwards.
 
     Args:
         clickhouse: The DSN.
-        slice_string: What will be asked; a mistake in it is told before anything is connected to.
+        slices: What will be asked; a mistake in them is told before anything is connected to.
 
     Raises:
         SliceError: The slice cannot be read.
@@ -51,7 +51,8 @@ def opened(clickhouse: str, slice_string: str = "") -> Iterator[Explorer]:
         from tailrace.schemas.clickhouse.migrate import require_current
     except ModuleNotFoundError as exc:
         raise ConfigError(f"reading needs {exc.name}: pip install 'tailrace[explorer]'") from exc
-    parse_slice(slice_string)
+    for text in slices:
+        parse_slice(text)
     client = connect(Dsn.parse(clickhouse or default_dsn()))
     try:
         require_current(client)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from tailrace.cli.object_files import SUFFIXES, write_object
+from tailrace.cli.object_files import SUFFIXES, whole, write_object
 from tailrace.cli.options import ClickHouse
 from tailrace.cli.progress import size
 from tailrace.cli.reading import Output, Project, Since, Until, opened, period
@@ -127,10 +127,23 @@ def object_command(
             "--output", "-o", metavar="FILE", help=f"Write to a file; its suffix says how: {SUFFIXES}."
         ),
     ] = None,
+    objects_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--objects-dir",
+            envvar="TAILRACE_OBJECTS_DIR",
+            metavar="DIR",
+            help="Where the files of objects lie that were too large for the log: a directory of logs, or a copy of a "
+            "folder LOG.objects. The place that the service wrote to is tried as well.",
+        ),
+    ] = None,
     clickhouse: ClickHouse = "",
     project: Project = None,
 ) -> None:
     """The payload of a data object, as `{"type": …, "params": …}`, which `tailrace.load` reads.
+
+    An object that was too large for its line is read from its file and checked against its hash. Of one that was
+    truncated, what is left is given, and -o is refused.
 
     Examples:
 
@@ -139,7 +152,7 @@ def object_command(
         tailrace object 0193a5c2-7b1e-7cc3-98c4-dc0c0c07398f photo -o photo.png
     """
     with opened(clickhouse) as explorer:
-        payload = explorer.object(trace_id, ref, project=project)
+        payload = whole(explorer.object(trace_id, ref, project=project), objects_dir or ())
     if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(payload.to_json() + b"\n")
@@ -170,6 +183,7 @@ def _print_trace(report: TraceReport) -> None:
             Column("status"),
             Column("took", True),
             Column("output"),
+            Column("attributes"),
         ]
         print_table(columns, _event_rows(report))
     if report.truncated:
@@ -194,10 +208,21 @@ def _event_rows(report: TraceReport) -> list[list[str]]:
                 event.status,
                 seconds(event.duration),
                 event.error or ("" if event.output is None else _json(event.output)),
+                " ".join(filter(None, map(_attributes, (event.attributes, event.usage)))),
             ]
         )
         todo.extend((depth + 1, child) for child in reversed(event.children))
     return rows
+
+
+def _attributes(values: Any) -> str:
+    """`request.model=m usage.input_tokens=7`: what attributes share is left out for a person."""
+    if not isinstance(values, dict):
+        return "" if values is None else _json(values)
+    return " ".join(
+        f"{name.removeprefix('gen_ai.')}={value if isinstance(value, str) else _json(value)}"
+        for name, value in values.items()
+    )
 
 
 def _moments(report: TraceReport) -> list[Moment]:
@@ -205,7 +230,8 @@ def _moments(report: TraceReport) -> list[Moment]:
     found = [Moment(line.ts, line.level, "", line.message) for line in report.texts]
     found += [Moment(tag.ts, _tag_kind(tag), tag.name, tag.text) for tag in report.tags]
     found += [
-        Moment(o.ts, "object", o.ref, f"{o.type} {size(o.size)} {o.preview}".strip()) for o in report.objects
+        Moment(o.ts, "object", o.ref, " ".join(filter(None, (o.type, size(o.size), o.kept, o.preview))))
+        for o in report.objects
     ]
     found += [Moment(given.ts, "feedback", given.tag, _feedback(given)) for given in report.feedback]
     found += [

@@ -7,19 +7,23 @@ import hashlib
 import os
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
 from tailrace.cli.progress import shown_while, size
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tailrace.explorer.front.intake import Intake
     from tailrace.explorer.front.server import Front
     from tailrace.schemas.clickhouse.connection import Dsn
+    from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.settings import ShipperSettings
 
 CHECKPOINT = "tailrace-checkpoint.json"
@@ -48,6 +52,7 @@ def up(
         ),
     ] = 0.25,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    max_dead_letters: MaxDeadLetters = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Follow log files and store their lines in ClickHouse, each exactly once. No Kafka, no server.
@@ -55,6 +60,7 @@ def up(
     By default the tables live in an embedded database (chDB) in your data directory. While `up` runs it holds that
     directory, and answers ClickHouse's HTTP interface on loopback, so `tailrace slice`, Grafana and DBeaver can ask.
     It resumes where it stopped, whatever stopped it. Lines that are no records go to the table dead_letters.
+    Services under development may send lines there too, with `tailrace.APILogger(url, project_id)`.
 
     Examples:
 
@@ -75,10 +81,12 @@ def up(
         batch_bytes=16 * 1024 * 1024,
         max_line_bytes=max_line_bytes,
     )
-    asyncio.run(_up(dsn, settings, http, format))
+    asyncio.run(_up(dsn, settings, http, max_dead_letters, format))
 
 
-async def _up(dsn: Dsn, settings: ShipperSettings, http: str, format: ReportFormat) -> None:
+async def _up(
+    dsn: Dsn, settings: ShipperSettings, http: str, max_dead_letters: str, format: ReportFormat
+) -> None:
     from tailrace.ingestor.embedded import EmbeddedSink
     from tailrace.ingestor.insert import ClickHouseWriter
     from tailrace.schemas.clickhouse import connection, migrate
@@ -93,22 +101,29 @@ async def _up(dsn: Dsn, settings: ShipperSettings, http: str, format: ReportForm
         if dsn.embedded:
             migrate.migrate(client)
         migrate.require_current(client)
-        if dsn.embedded and (http or not settings.once) and http != "off":
-            front = await stack.enter_async_context(_front(dsn, http))
-            typer.echo(f"ClickHouse HTTP interface: http://{front.host}:{front.port}", err=True)
+        checkpoint = Checkpoint(_checkpoint_path(dsn, settings))
+        if dsn.embedded:
+            intake = _intake(dsn, checkpoint)
+            # Also where nothing is served now: an earlier run may have taken lines that it did not store.
+            settings = replace(settings, paths=(*settings.paths, str(intake.folder)))
+            if (http or not settings.once) and http != "off":
+                front = await stack.enter_async_context(_front(dsn, http, intake))
+                typer.echo(f"ClickHouse HTTP interface: http://{front.host}:{front.port}", err=True)
         sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes)
-        shipper = Shipper(settings, CheckpointedDelivery(sink, Checkpoint(_checkpoint_path(dsn, settings))))
+        shipper = Shipper(settings, CheckpointedDelivery(sink, checkpoint))
 
         def line(seconds: float) -> str:
             return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
 
-        async with stopped_by_signals(shipper):
+        async with watched(max_dead_letters, sink.stats), stopped_by_signals(shipper):
             await shown_while(shipper.run(), line)
     lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
     report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)
     if lost:
         typer.echo(f"tailrace: bytes were lost: {lost}", err=True)
         raise typer.Exit(1)
+    if settings.once:
+        exit_if_exceeded(max_dead_letters, sink.stats)
 
 
 def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:
@@ -121,14 +136,42 @@ def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:
     return default_checkpoint(f"up-{settings.shipper_id}-{database}", os.environ)
 
 
-def _front(dsn: Dsn, http: str) -> Front:
+def _intake(dsn: Dsn, checkpoint: Checkpoint) -> Intake:
+    """Where lines that arrive by HTTP are kept until they are stored; what was stored by earlier runs is removed."""
+    from tailrace.explorer.front.intake import FOLDER, Intake
+    from tailrace.shipper.identity import holds_all
+
+    intake = Intake(Path(dsn.path) / FOLDER)
+    intake.folder.mkdir(mode=0o700, exist_ok=True)
+    progress = checkpoint.load()
+
+    def is_stored(path: Path) -> bool:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+
+            def read(position: int, length: int) -> bytes:
+                return os.pread(file.fileno(), length, position)
+
+            return any(
+                state.key == (status.st_dev, status.st_ino)
+                and state.position == status.st_size
+                and holds_all(state, read)
+                for state in progress.files.values()
+            )
+
+    if progress.intent is None:  # otherwise the ranges that it names are still to be read
+        intake.discard(is_stored)
+    return intake
+
+
+def _front(dsn: Dsn, http: str, intake: Intake) -> Front:
     from tailrace.explorer.front.server import Front
     from tailrace.explorer.front.settings import FrontSettings
 
     token = os.environ.get("TAILRACE_HTTP_TOKEN", "")
     if not http:
-        return Front(dsn, FrontSettings(token=token))
+        return Front(dsn, FrontSettings(token=token), intake)
     host, separator, port = http.rpartition(":")
     if not separator or not port.isdigit():
         raise ConfigError(f"--http {http}: write HOST:PORT, for example 127.0.0.1:8123, or off")
-    return Front(dsn, FrontSettings(host=host, port=int(port), token=token))
+    return Front(dsn, FrontSettings(host=host, port=int(port), token=token), intake)

@@ -8,6 +8,7 @@ A column is an array of its own, told apart by `dtype`:
     Int8 … UInt64, Float*, boolean  {"dtype":"masked","data":ARRAY,"mask":ARRAY}
     string, str                 {"dtype":"pandas.string","values":[text or null],"storage","na":"NA"|"nan"}
     period, interval            {"dtype":"period","ordinals":ARRAY,"freq"} · {"dtype":"interval","left","right","closed"}
+    pandas.ArrowDtype           {"dtype":"arrow","form":"chunked","ipc":…}  as in `arrow_codec`
     any other extension dtype   {"dtype":"object",…,"was":name}: reads back as an object column, counted as altered
 
 An index is a column with a name, or a range, or levels:
@@ -183,6 +184,10 @@ def encode_column(array: Any, scalars: Scalars) -> dict[str, Any]:
     if isinstance(dtype, pandas.IntervalDtype):
         left, right = (encode_index(side, scalars) for side in (array.left, array.right))
         return {"dtype": "interval", "left": left, "right": right, "closed": dtype.closed}
+    if isinstance(dtype, pandas.ArrowDtype):
+        from tailrace.arrow_codec import encode_arrow
+
+        return {"dtype": "arrow", **encode_arrow(array.__arrow_array__())}
     plain = numpy.empty(len(array), dtype=object)
     for position, value in enumerate(array):
         plain[position] = value
@@ -219,6 +224,10 @@ def decode_column(encoded: Any) -> Any:
     if kind == "interval":
         left, right = decode_index(_get(encoded, "left")), decode_index(_get(encoded, "right"))
         return pandas.IntervalIndex.from_arrays(left, right, closed=encoded.get("closed", "right")).array
+    if kind == "arrow":
+        from tailrace.arrow_codec import decode_arrow
+
+        return pandas.arrays.ArrowExtensionArray(decode_arrow(encoded))
     array = decode_array(encoded)
     if array.ndim != 1:
         raise DataError(f"a column has one dimension, not {array.ndim}")

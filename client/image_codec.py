@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PNG_MODES = ("1", "L", "LA", "RGB", "RGBA")
 _JPEG_MODES = ("L", "RGB")
-_WIDE_MODES = ("I", "F")
+_WIDE_MODES = ("I", "F", "I;16N")
 """Modes whose samples are stored in the byte order of the machine."""
 
 

@@ -12,7 +12,7 @@ What JSON has no form for is written as something that a person can read, and th
     tuple, set, deque           list
     key None, bool, number      its JSON text; any other key: `str()` of it, altered
     numpy scalar, array         number, nested list
-    wrapper, DataFrame, image   {"type": …, "params": …} as for an object of its own
+    wrapper, frame, image, …    {"type": …, "params": …} as for an object of its own
     Decimal, Path, UUID, dates  text
     bytes                       text, undecodable bytes as \\xNN, altered
     lone surrogate              \\udcNN as six characters, altered
@@ -45,7 +45,7 @@ def encode(value: Any, *, tokens: bool = True) -> tuple[bytes, bool]:
         leaves = _Leaves()
         encoded = orjson.dumps(value, leaves.for_orjson)
         altered = leaves.altered
-        if b"null" in encoded:
+        if b"null" in encoded and _has_null(encoded):
             # A null may stand for a number that JSON does not have.
             import json
 
@@ -59,6 +59,11 @@ def encode(value: Any, *, tokens: bool = True) -> tuple[bytes, bool]:
         return (encoded.replace(b"\n", b" ") if b"\n" in encoded else encoded), altered
     except Exception:
         return _walk(value, tokens)
+
+
+def _has_null(encoded: bytes) -> bool:
+    """Whether compact JSON may hold a null: long base64 has these four letters by chance, but not after such a mark."""
+    return encoded == b"null" or b":null" in encoded or b",null" in encoded or b"[null" in encoded
 
 
 def encode_text(text: Any) -> tuple[bytes, bool]:
@@ -138,10 +143,12 @@ class _Leaves:
             return str(value)
         if hasattr(type(value), "__dataclass_fields__"):
             return {name: getattr(value, name) for name in type(value).__dataclass_fields__ if name[0] != "_"}
-        if module in ("pandas", "PIL") or hasattr(type(value), "to_dict"):
-            from tailrace.types import wrap
+        if module in ("pandas", "PIL", "pyarrow") or hasattr(type(value), "to_dict"):
+            from tailrace.types import Native, wrap
 
-            return wrap(value).to_dict()
+            wrapper = wrap(value)
+            if wrapper is value or type(wrapper) is not Native:
+                return wrapper.to_dict()
         self.altered = True
         return self.describe(value)
 

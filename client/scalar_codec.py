@@ -3,13 +3,15 @@
 What JSON has is written as it is: None, booleans, finite floats, strings, lists, dicts with string keys.
 Everything else is an object with the key `$`, which names the type, and `v`:
 
-    {"$":"float","v":"nan"|"inf"|"-inf"}    {"$":"int","v":"123…"}           {"$":"complex","v":["1.0","nan"]}
+    {"$":"float","v":"nan"|"inf"|"-inf"}    {"$":"int","v":"0x7b…"}          {"$":"complex","v":["1.0","nan"]}
     {"$":"tuple","v":[…]}                   {"$":"set","v":[…]}              {"$":"dict","v":[[key,value],…]}
     {"$":"bytes","v":base64}                {"$":"decimal","v":"1.10"}       {"$":"uuid","v":"…"}
     {"$":"datetime","v":ISO,"zone"?,"fold"?} {"$":"date","v":ISO}            {"$":"time","v":ISO}
     {"$":"timedelta","v":[days,seconds,microseconds]}                        {"$":"numpy","v":[dtype,base64]}
     {"$":"Timestamp","v":[dtype,base64],"tz"?}  {"$":"Timedelta","v":[dtype,base64]}  {"$":"NaT"}  {"$":"NA"}
     {"$":"repr","v":text}    a value of any other class: reads back as this text
+
+A NaN with other bits than Python's own is `nan:` and its bits in hexadecimal.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from struct import error as StructError
+from struct import pack, unpack
 from typing import Any
 from uuid import UUID
 
@@ -25,10 +29,11 @@ from tailrace.schemas.errors import DataError
 
 _MAX_DEPTH = 60
 _MAX_REPR = 2_000
+_NAN_BITS = pack(">d", float("nan"))
 _SMALL = 2**53  # above it, a reader whose numbers are doubles would round
 
 
-def to_base64(raw: bytes) -> str:
+def to_base64(raw: bytes | memoryview) -> str:
     """Bytes as base64 on one line."""
     return b2a_base64(raw, newline=False).decode("ascii")
 
@@ -61,7 +66,7 @@ class Scalars:
         if kind is int:
             return value if -_SMALL <= value <= _SMALL else {"$": "int", "v": hex(value)}
         if kind is float:
-            return value if value - value == 0 else {"$": "float", "v": repr(value)}
+            return value if value - value == 0 else {"$": "float", "v": _float_text(value)}
         if depth >= _MAX_DEPTH:
             return self._text(value)
         if kind is list:
@@ -82,7 +87,7 @@ class Scalars:
         if kind is bytes:
             return {"$": "bytes", "v": to_base64(value)}
         if kind is complex:
-            return {"$": "complex", "v": [repr(value.real), repr(value.imag)]}
+            return {"$": "complex", "v": [_float_text(value.real), _float_text(value.imag)]}
         if kind is Decimal or kind is UUID:
             return {"$": kind.__name__.lower(), "v": str(value)}
         if kind is date or (kind is time and value.tzinfo is None):
@@ -136,6 +141,18 @@ class Scalars:
             return {"$": "repr", "v": f"<{type(value).__name__}>"}
 
 
+def _float_text(value: float) -> str:
+    bits = pack(">d", value)
+    return f"nan:{bits.hex()}" if value != value and bits != _NAN_BITS else repr(value)
+
+
+def _read_float(text: str) -> float:
+    if not text.startswith("nan:"):
+        return float(text)
+    value: float = unpack(">d", bytes.fromhex(text.removeprefix("nan:")))[0]
+    return value
+
+
 def decode(encoded: Any) -> Any:
     """The value of a JSON form.
 
@@ -156,7 +173,7 @@ def decode(encoded: Any) -> Any:
         return reader(value, encoded)
     except DataError:
         raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as exc:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, StructError) as exc:
         raise DataError(f"{value!r:.100} is not a {kind}: {exc}") from exc
 
 
@@ -200,9 +217,9 @@ def _read_missing(name: str) -> Any:
 
 
 _READERS: dict[str, Any] = {
-    "float": lambda v, _: float(v),
+    "float": lambda v, _: _read_float(v),
     "int": lambda v, _: int(v, 16),
-    "complex": lambda v, _: complex(float(v[0]), float(v[1])),
+    "complex": lambda v, _: complex(_read_float(v[0]), _read_float(v[1])),
     "tuple": lambda v, _: tuple(decode(v)),
     "set": lambda v, _: set(decode(v)),
     "dict": lambda v, _: {decode(key): decode(item) for key, item in v},

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from tailrace.jsonable import encode, non_finite_text
+from tailrace.policy import Redact, redacted
+from tailrace.wire import MAX_NAME
 
 
 class Tag:
@@ -16,6 +18,9 @@ class Tag:
 
     Making one never fails; what is wrong with it is found when it is logged, is counted by the logger, and
     keeps only this tag from being written.
+
+    >>> Tag(name="prediction_time_ms", value=120.5, type="metric", group="house_prices@2.1")
+    Tag(name='prediction_time_ms', value=120.5, type='metric', group='house_prices@2.1')
 
     Args:
         name: A non-empty string, for example `client`.
@@ -67,85 +72,96 @@ class Tag:
         return f"Tag(name={self.name!r}, value={self.value!r}, type={self.type!r}, group={self.group!r})"
 
 
-_AS_IS = frozenset((str, int, bool))
 _GROUP = frozenset((str, type(None)))
 
 
-EncodedTags = tuple[bytes | None, bool, Sequence[str]]
-"""The JSON list of the valid tags (None if there is none), whether a value had to be altered, and one sentence for
+EncodedTags = tuple[bytes | None, str, Sequence[str]]
+"""The JSON list of the valid tags (None if there is none), what had to be altered ("" for nothing), and one sentence for
 each tag that is left out."""
 
 
-def encode_tags(tags: Any) -> EncodedTags:
+def encode_tags(tags: Any, redact: Redact | None = None) -> EncodedTags:
     """Encode the valid tags of a list (any iterable) of `Tag` and dict; a single one is a list of one.
 
     May raise what iterating over `tags` raises, and nothing else.
+
+    Args:
+        tags: The tags.
+        redact: Is asked about the value of each.
     """
     if tags.__class__ is not list:
         tags = [tags] if isinstance(tags, Tag | Mapping) else list(tags)
+    if redact is not None:
+        return _encode_carefully(tags, redact)
     wire = []
     try:
         for tag in tags:
-            fields = tag._wire if tag.__class__ is Tag else tag
+            fields: Any = tag if tag.__class__ is dict else tag._wire if tag.__class__ is Tag else None
             name, value = fields["name"], fields["value"]
+            kind = value.__class__
             # The common shapes need nothing but a look at their types.
             if (
                 name.__class__ is str
-                and name
+                and 0 < len(name) <= MAX_NAME
                 and fields["type"].__class__ is str
-                and (value.__class__ in _AS_IS or (value.__class__ is float and value - value == 0))
+                and (kind is str or (kind is float and value - value == 0) or kind is int or kind is bool)
                 and (len(fields) == 3 or (len(fields) == 4 and fields.get("group", 0).__class__ in _GROUP))
-                and fields.__class__ is dict
             ):
                 wire.append(fields)
             else:
                 return _encode_carefully(tags)
-        return (orjson.dumps(wire) if wire else None), False, ()
+        return (orjson.dumps(wire) if wire else None), "", ()
     except Exception:  # not a dict, a key that is missing, an integer over 64 bit, a lone surrogate
         return _encode_carefully(tags)
 
 
-def _encode_carefully(tags: list[Any]) -> EncodedTags:
+def _encode_carefully(tags: list[Any], redact: Redact | None = None) -> EncodedTags:
     problems: list[str] = []
     parts: list[bytes] = []
-    altered = False
+    altered = ""
     for tag in tags:
         # `type`, not `isinstance`: a class may raise when it is asked what it is.
-        wire = _normalise(tag._wire if issubclass(type(tag), Tag) else tag, problems)
+        wire, problem = _normalise(tag._wire if issubclass(type(tag), Tag) else tag, problems, redact)
         if wire is not None:
             part, changed = _encode_fields(wire)
             parts.append(part)
-            altered |= changed
+            altered = altered or problem or ("the value of a tag" if changed else "")
     return (b"[%b]" % b",".join(parts) if parts else None), altered, problems
 
 
-def _normalise(tag: Any, problems: list[str]) -> dict[str, Any] | None:
-    """The wire form of an uncommon tag, or None with a problem noted."""
+def _normalise(tag: Any, problems: list[str], redact: Redact | None) -> tuple[dict[str, Any] | None, str]:
+    """The wire form of an uncommon tag and what the redact hook got wrong, or None with a problem noted."""
+    wrong = ""
     try:
         if not isinstance(tag, Mapping):
             problems.append(f"a tag must be a Tag or a dict, not {type(tag).__name__}")
-            return None
+            return None, ""
         name, kind, group = tag.get("name"), tag.get("type"), tag.get("group")
         if not isinstance(name, str) or not name:
             problems.append(f"the name of a tag must be a non-empty string, not {name!r:.100}")
-            return None
+            return None, ""
+        if len(name) > MAX_NAME:
+            problems.append(f"the name of tag {name[:40]!r}… has {len(name)} characters, over {MAX_NAME}")
+            return None, ""
         if kind is not None and not isinstance(kind, str):
             problems.append(f"the type of tag {name!r:.100} must be a string, not {kind!r:.100}")
-            return None
+            return None, ""
         if "value" not in tag:
             problems.append(f"tag {name!r:.100} has no value")
-            return None
+            return None, ""
         wire = {"name": str.__str__(name), "value": tag["value"], "type": kind or "label"}
+        if redact is not None:
+            wire["value"], wrong = redacted(redact, f"tag:{name}", wire["value"])
         if issubclass(type(wire["value"]), float) and not isfinite(wire["value"]):
             # A number that JSON does not have travels as text; a metric says that it is a number all the same.
             wire["value"] = non_finite_text(wire["value"])
             wire["type"] = "metric" if wire["type"] == "label" else wire["type"]
         if group is not None:
             wire["group"] = str.__str__(group) if isinstance(group, str) else str(group)
-        return wire
+        return wire, wrong
     except Exception as exc:
         problems.append(f"a tag could not be read: {type(exc).__name__}")
-        return None
+        return None, ""
 
 
 def _encode_fields(tag: dict[str, Any]) -> tuple[bytes, bool]:

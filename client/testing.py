@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from tailrace.logger import Counters, Event, LoggerStats
+from tailrace.open_events import mark_open_events
+from tailrace.policy import Oversized, Policy, Redact
 
 
 class MemoryLogger:
@@ -19,10 +21,26 @@ class MemoryLogger:
 
     Args:
         project_id: The project that every line names.
+        sample_rate: As for `Policy`.
+        redact: As for `Policy`.
+        max_object_bytes: As for `Policy`.
+        oversized: As for `Policy`; there is no file to spill beside, so larger objects are truncated all the same.
+
+    Raises:
+        ConfigError: A number out of its range.
     """
 
-    def __init__(self, project_id: str = "test") -> None:
+    def __init__(
+        self,
+        project_id: str = "test",
+        *,
+        sample_rate: float = 1.0,
+        redact: Redact | None = None,
+        max_object_bytes: int = 1024 * 1024,
+        oversized: Oversized = Oversized.TRUNCATE,
+    ) -> None:
         self._project_id = project_id
+        self._policy = Policy(sample_rate, redact, max_object_bytes, oversized)
         self._raw: list[bytes] = []
         self._counters = Counters()
         self._closed = False
@@ -31,6 +49,11 @@ class MemoryLogger:
     def project_id(self) -> str:
         """The project that every line names."""
         return self._project_id
+
+    @property
+    def policy(self) -> Policy:
+        """Sampling, redaction and the size of objects."""
+        return self._policy
 
     @property
     def raw(self) -> list[bytes]:
@@ -43,7 +66,7 @@ class MemoryLogger:
         return [json.loads(line) for line in self.raw]
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of one kind: `text`, `tags`, `object`."""
+        """The lines of one kind: `text`, `tags`, `object`, `event_start`, …"""
         return [line for line in self.lines if line["kind"] == kind]
 
     def write(self, line: bytes) -> None:
@@ -69,5 +92,6 @@ class MemoryLogger:
         """Nothing to do."""
 
     def close(self) -> None:
-        """Drop, and count, what comes later."""
+        """Mark the LLM events that are open; drop, and count, what comes later."""
+        mark_open_events(self)
         self._closed = True

@@ -1,27 +1,60 @@
 """Data types: what `Trace.log` takes, and `load`, which gives it back.
 
 A data type describes itself by `to_dict()` as `{"type": name, "params": JSON}`. On the wire that is an `object`
-record with the `type` and, as `data`, the `params`. The forms are described in `array_codec`, `frame_codec` and
-`image_codec`; none of them needs more than numpy, pandas or Pillow itself, and none is ever unpickled.
+record with the `type` and, as `data`, the `params`. The forms are described in `array_codec`, `frame_codec`,
+`image_codec` and `arrow_codec`; none of them needs more than numpy, pandas, Pillow, polars or pyarrow itself, and none
+is ever unpickled.
 
-    >>> load({"type": "tailrace.Native", "params": {"data": [1, None]}}).data
-    [1, None]
+    >>> from tailrace import Trace
+    >>> from tailrace.testing import MemoryLogger
+    >>> logger = MemoryLogger()
+    >>> Trace(logger=logger).log("features", Native({"age": 41, "rooms": [1, None]}))
+    >>> load(logger.raw[0]).data
+    {'age': 41, 'rooms': [1, None]}
+
+A type of one's own is any class with `to_dict()`. Its reader is handed to `load` by name: nothing is registered
+anywhere, and nothing is imported because the data names it.
+
+    >>> class Basket:
+    ...     def __init__(self, items):
+    ...         self.items = items
+    ...     def to_dict(self):
+    ...         return {"type": "shop.Basket", "params": {"items": self.items}}
+    >>> Trace(logger=logger).log("basket", Basket(["pear", "fig"]))
+    >>> basket = load(logger.raw[1], types={"shop.Basket": lambda params: Basket(params["items"])})
+    >>> type(basket).__name__, basket.items
+    ('Basket', ['pear', 'fig'])
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tailrace.schemas.errors import DataError
+from tailrace.schemas.errors import DataError, NotFound
+from tailrace.schemas.stand_in import MARK
 
 if TYPE_CHECKING:
     import numpy
     import pandas
     import PIL.Image
+    import polars
+    import pyarrow
 
-__all__ = ["DataFrame", "DataType", "Image", "Native", "Numpy", "Series", "load", "wrap"]
+__all__ = [
+    "Arrow",
+    "DataFrame",
+    "DataType",
+    "Image",
+    "Native",
+    "Numpy",
+    "Polars",
+    "Series",
+    "load",
+    "wrap",
+]
 
 _MAX_REPR = 2_000
 
@@ -150,15 +183,67 @@ class Image:
         return {"type": "tailrace.Image", "params": encode_image(self.data, self.lossy)}
 
 
+class Polars:
+    """A polars DataFrame or Series: schema, nulls and every value come back.
+
+    Args:
+        data: The DataFrame or Series. It is read when it is logged, not before.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: polars.DataFrame | polars.Series) -> None:
+        self.data = data
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as JSON.
+
+        Raises:
+            DataError: It is neither (a LazyFrame has no values yet), or has a column of Python objects.
+        """
+        from tailrace.arrow_codec import encode_polars
+
+        return {"type": "tailrace.Polars", "params": encode_polars(self.data)}
+
+
+class Arrow:
+    """A pyarrow Table, RecordBatch, Array or ChunkedArray: schema, metadata, nulls and every value come back.
+
+    Args:
+        data: The Arrow data. It is read when it is logged, not before.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(
+        self,
+        data: pyarrow.Table | pyarrow.RecordBatch | pyarrow.Array | pyarrow.ChunkedArray,
+    ) -> None:
+        self.data = data
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as JSON.
+
+        Raises:
+            DataError: It is none of these, or of a type that Arrow's streaming format does not have.
+        """
+        from tailrace.arrow_codec import encode_arrow
+
+        return {"type": "tailrace.Arrow", "params": encode_arrow(self.data)}
+
+
 def wrap(data: Any) -> DataType:
     """The wrapper for a bare value; a data type is returned as it is.
 
     Arrays, frames and images are recognised by the names of their classes: nothing is imported for that.
+
+    >>> wrap([1, 2]).to_dict()
+    {'type': 'tailrace.Native', 'params': {'data': [1, 2]}}
     """
     kind = type(data)
     if kind in (dict, list, str, int, float, bool, type(None)):
         return Native(data)
-    if kind in (Native, Numpy, Series, DataFrame, Image):
+    if kind in (Native, Numpy, Series, DataFrame, Image, Polars, Arrow):
         return data  # type: ignore[no-any-return]
     for cls in kind.__mro__:
         wrapper = _WRAPPERS.get((cls.__module__.partition(".")[0], cls.__name__))
@@ -188,22 +273,34 @@ def object_fields(data: Any) -> tuple[str, Any, str]:
 def load(
     described: Mapping[str, Any] | str | bytes,
     types: Mapping[str, Callable[[Any], Any]] | None = None,
+    objects: str | os.PathLike[str] | None = None,
 ) -> Any:
     """The wrapper of a stored object; its `.data` is what was logged.
+
+    >>> load({"type": "tailrace.Native", "params": {"data": [1, None]}}).data
+    [1, None]
 
     Args:
         described: `{"type": …, "params": …}`, a whole `object` record (`type` and `data`), or the JSON text of
             either. The types of raymon ≤ 0.0.36 are read as well.
         types: Readers for types of one's own: name → function of the params. They are asked first. Nothing is
             ever imported because the data names it.
+        objects: Where to look for an object that was too large for its line: the directory of the log, or a copy of
+            the folder `<log>.objects`. The place that the service wrote to is tried as well. Found or not, nothing
+            but a file with the content that the line names by its hash is read.
 
     Raises:
-        DataError: The text is not JSON, the type is unknown, or the params are malformed.
+        DataError: The text is not JSON, the type is unknown, the params are malformed, or the object was truncated.
+        NotFound: The object was too large for its line, and its file is not here; the message says where it is.
     """
     try:
         if isinstance(described, str | bytes | bytearray):
             described = json.loads(described)
         name, params = _fields_of(described)
+        if isinstance(params, dict) and MARK in params:
+            from tailrace.oversized import resolved
+
+            params = resolved(params, () if objects is None else (objects,))
         if types is not None and name in types:
             return types[name](params)
         reader = _READERS.get(name)
@@ -212,10 +309,12 @@ def load(
         if not isinstance(params, dict):
             raise DataError(f"the params of a {name} must be an object, not {type(params).__name__}")
         return reader(params)
-    except DataError:
+    except (DataError, NotFound):
         raise
     except ImportError as exc:
-        raise DataError(f"{exc}: install tailrace[data] to read this object") from exc
+        raise DataError(
+            f"{exc}: to read this object, pip install {exc.name} (tailrace[data] has numpy, pandas and Pillow)"
+        ) from exc
     except Exception as exc:
         raise DataError(f"malformed object: {type(exc).__name__}: {exc}"[:500]) from exc
 
@@ -270,6 +369,18 @@ def _load_image(params: dict[str, Any]) -> Image:
     return Image(decode_image(params), lossy=params.get("format") == "JPEG")
 
 
+def _load_polars(params: dict[str, Any]) -> Polars:
+    from tailrace.arrow_codec import decode_polars
+
+    return Polars(decode_polars(params))
+
+
+def _load_arrow(params: dict[str, Any]) -> Arrow:
+    from tailrace.arrow_codec import decode_arrow
+
+    return Arrow(decode_arrow(params))
+
+
 def _load_raymon_numpy(params: dict[str, Any]) -> Numpy:
     from tailrace.raymon_types import read_numpy
 
@@ -299,6 +410,13 @@ _WRAPPERS: dict[tuple[str, str], Callable[[Any], DataType]] = {
     ("pandas", "DataFrame"): DataFrame,
     ("pandas", "Series"): Series,
     ("PIL", "Image"): Image,
+    ("polars", "DataFrame"): Polars,
+    ("polars", "Series"): Polars,
+    ("polars", "LazyFrame"): Polars,
+    ("pyarrow", "Table"): Arrow,
+    ("pyarrow", "RecordBatch"): Arrow,
+    ("pyarrow", "Array"): Arrow,
+    ("pyarrow", "ChunkedArray"): Arrow,
 }
 
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -307,6 +425,8 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tailrace.Series": _load_series,
     "tailrace.DataFrame": _load_frame,
     "tailrace.Image": _load_image,
+    "tailrace.Polars": _load_polars,
+    "tailrace.Arrow": _load_arrow,
     "raymon.types.Native": _load_native,
     "raymon.types.Numpy": _load_raymon_numpy,
     "raymon.types.Series": _load_raymon_series,

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from time import gmtime, strftime
+from typing import Any
+
+import orjson
 
 from tailrace.jsonable import encode_text
 
@@ -24,6 +27,30 @@ TAGS = b'{"v":1,"kind":"tags","ts":"%b.%06dZ",%b"tags":%b}\n'
 
 OBJECT = b'{"v":1,"kind":"object","ts":"%b.%06dZ",%b"ref":%b,"type":%b,"data":%b}\n'
 """Whole second, microseconds, middle, then reference, type and data as JSON."""
+
+RECORD = b'{"v":1,"kind":"%b","ts":"%b.%06dZ",%b%b}\n'
+"""Any kind: its name, whole second, microseconds, middle, then its own fields with commas between them."""
+
+
+MAX_NAME = 1024
+"""Characters of a name or an id: a record with a longer one is refused by the ingestor."""
+
+
+def encode_name(name: Any) -> tuple[bytes, bool]:
+    """JSON of a name or an id that a record accepts, and whether it had to be altered.
+
+    An empty one becomes `unnamed`; of one that is too long the beginning is kept, with an ellipsis.
+
+    >>> encode_name("features"), encode_name("")
+    ((b'"features"', False), (b'"unnamed"', True))
+    """
+    encoded, altered = encode_text(name)
+    if 2 < len(encoded) <= MAX_NAME + 2:
+        return encoded, altered
+    text = orjson.loads(encoded)
+    if 0 < len(text) <= MAX_NAME:
+        return encoded, altered
+    return orjson.dumps(f"{text[: MAX_NAME - 1]}…" if text else "unnamed"), True
 
 
 @lru_cache(maxsize=4)

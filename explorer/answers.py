@@ -21,6 +21,7 @@ class Metric(Struct, frozen=True):
         p50: Exact median, between two values interpolated linearly, as `numpy.percentile` does.
         p95: Likewise.
         p99: Likewise.
+        std: Standard deviation of the sample; `None` for fewer than two values.
     """
 
     count: int = 0
@@ -29,6 +30,21 @@ class Metric(Struct, frozen=True):
     p50: float | None = None
     p95: float | None = None
     p99: float | None = None
+    std: float | None = None
+
+
+class Difference(Struct, frozen=True):
+    """How a value of `--by` differs from all other traces of the slice.
+
+    Args:
+        difference: Of error rates, or of means: this value's minus that of the others.
+        p_value: Of there being none, corrected for the number of values (`significance`); `None` when untestable.
+        significant: Whether that is below `significance.LEVEL`.
+    """
+
+    difference: float | None = None
+    p_value: float | None = None
+    significant: bool = False
 
 
 class Group(Struct, frozen=True):
@@ -40,6 +56,8 @@ class Group(Struct, frozen=True):
         errors: How many of them have an error.
         error_rate: `errors / traces`.
         metrics: By tag name, every one that was asked for.
+        error_difference: Of its error rate and that of the rest of the slice: a two-proportion z-test.
+        metric_differences: Of its mean and that of the rest, by tag name: Welch's t-test.
     """
 
     value: str | None
@@ -47,6 +65,8 @@ class Group(Struct, frozen=True):
     errors: int
     error_rate: float
     metrics: dict[str, Metric]
+    error_difference: Difference = Difference()
+    metric_differences: dict[str, Difference] = field(default_factory=dict)
 
 
 class By(Struct, frozen=True):
@@ -63,6 +83,36 @@ class By(Struct, frozen=True):
     rows: tuple[Group, ...]
 
 
+class Bucket(Struct, frozen=True):
+    """The traces of a slice that began in one step of time, and the numbers that they logged.
+
+    Args:
+        start: Its beginning.
+        traces: How many.
+        errors: How many of them have an error.
+        error_rate: `None` when there is no trace.
+        metrics: By tag name, every one that was asked for.
+    """
+
+    start: datetime
+    traces: int
+    errors: int
+    error_rate: float | None
+    metrics: dict[str, Metric]
+
+
+class Over(Struct, frozen=True):
+    """A slice as a time series.
+
+    Args:
+        every: `minute`, `hour` or `day`, in UTC.
+        rows: From the first step that has a trace to the last, without gaps.
+    """
+
+    every: str
+    rows: tuple[Bucket, ...]
+
+
 class SliceReport(Struct, frozen=True):
     """A slice in figures.
 
@@ -76,6 +126,7 @@ class SliceReport(Struct, frozen=True):
         error_rate: `errors / traces`; `None` when there is no trace.
         metrics: By tag name, every one that was asked for.
         by: Present when it was asked for.
+        over: Likewise.
     """
 
     slice: str
@@ -87,6 +138,132 @@ class SliceReport(Struct, frozen=True):
     error_rate: float | None
     metrics: dict[str, Metric]
     by: By | None = None
+    over: Over | None = None
+
+
+class SideShare(Struct, frozen=True):
+    """One value of a tag in two slices: the share of each one's traces that has it."""
+
+    value: str | None
+    a: float
+    b: float
+
+
+class SideNumbers(Struct, frozen=True):
+    """The numbers of a tag in one slice."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+
+
+class TagDifference(Struct, frozen=True):
+    """How one tag tells two slices apart.
+
+    Args:
+        name: Of the tag.
+        kind: `number` or `category`.
+        effect: From 0, the same, to 1, entirely apart: the Jensen-Shannon distance of categories, and of numbers the size
+            of Cliff's delta.
+        delta: Cliff's delta of numbers: the chance that one of B is above one of A, less the chance that it is below;
+            `None` for categories.
+        p_value: Of there being no difference, corrected for the number of tags: a G-test, or Mann and Whitney's.
+        significant: Whether that is below `significance.LEVEL`.
+        values: Of categories, those whose shares differ most; the value `None` is not having the tag, or having a number.
+        a: Of numbers.
+        b: Of numbers.
+    """
+
+    name: str
+    kind: str
+    effect: float
+    delta: float | None
+    p_value: float | None
+    significant: bool
+    values: tuple[SideShare, ...] = ()
+    a: SideNumbers | None = None
+    b: SideNumbers | None = None
+
+
+class CompareReport(Struct, frozen=True):
+    """What distinguishes slice B from slice A.
+
+    Args:
+        a: As it was asked for.
+        b: Likewise.
+        project: `None` for all.
+        since: `None` for no bound.
+        until: Not included.
+        traces_a: How many traces A has.
+        traces_b: How many B has; a trace may be in both.
+        errors_a: How many of A's have an error.
+        errors_b: Likewise.
+        tags: The greatest effect first.
+        identifiers: Names that were left out, because nearly every trace has a value of its own.
+    """
+
+    a: str
+    b: str
+    project: str | None
+    since: datetime | None
+    until: datetime | None
+    traces_a: int
+    traces_b: int
+    errors_a: int
+    errors_b: int
+    tags: tuple[TagDifference, ...]
+    identifiers: tuple[str, ...] = ()
+
+
+class TagSummary(Struct, frozen=True):
+    """A name under which tags were logged.
+
+    Args:
+        name: It.
+        kinds: What the values are: `string`, `number`, `bool`, `null`, `json`.
+        types: Every type that it was logged with.
+        groups: Every group; those without one do not count.
+        lines: How many lines have it; exact while few, within about 2 % when many.
+        values: How many distinct texts; likewise.
+        low: The lowest finite number; `None` when there is none.
+        high: The highest.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    types: tuple[str, ...]
+    groups: tuple[str, ...]
+    lines: int
+    values: int
+    low: float | None
+    high: float | None
+
+
+class ValueCount(Struct, frozen=True):
+    """A value of a tag, as text, and how many traces have it."""
+
+    value: str
+    traces: int
+
+
+class TagDetail(Struct, frozen=True):
+    """One name, and its most frequent values, each counted exactly."""
+
+    tag: TagSummary
+    top: tuple[ValueCount, ...]
+
+
+class Statement(Struct, frozen=True):
+    """A query as it is sent.
+
+    Args:
+        sql: With placeholders such as `{p0:String}`, which ClickHouse fills in by itself.
+        parameters: By name, as `clickhouse-client --param_p0=…` takes them.
+    """
+
+    sql: str
+    parameters: dict[str, Any]
 
 
 class TraceRow(Struct, frozen=True):
@@ -132,13 +309,24 @@ class TagValue(Struct, frozen=True):
 
 
 class ObjectInfo(Struct, frozen=True):
-    """A data object without its payload: its size in bytes of JSON, and their beginning."""
+    """A data object without its payload.
+
+    Args:
+        ts: When it was logged.
+        ref: Its name in the trace.
+        type: Which wrapper reads it back; '' for plain JSON.
+        size: Bytes of its JSON, as the service had it.
+        preview: Their beginning.
+        kept: '' for one that is stored whole; `spilled` for one in a file beside the log, and `truncated` for one of
+            which nothing else is left, because it was over the limit of the service's logger.
+    """
 
     ts: datetime
     ref: str
     type: str
     size: int
     preview: str
+    kept: str = ""
 
 
 class Event(Struct, frozen=True):
@@ -151,12 +339,13 @@ class Event(Struct, frozen=True):
         name: '' when it has none.
         status: `ok`, `error`, whatever else was logged, or `open` for one that never ended.
         started: `None` when only its end was logged.
-        ended: `None` while it is open.
+        ended: `None` when no end was logged; for one in status `open`, when its process exited.
         duration: Seconds, when both are known.
         input: The JSON value.
         output: The JSON value.
         error: '' when there is none.
-        usage: Attributes such as `gen_ai.usage.input_tokens`.
+        usage: What was known at its end, such as `gen_ai.usage.input_tokens`.
+        attributes: What was known at its start, such as `gen_ai.request.model`.
         children: In order of their start.
     """
 
@@ -172,6 +361,7 @@ class Event(Struct, frozen=True):
     output: Any
     error: str
     usage: Any
+    attributes: Any = None
     children: tuple[Event, ...] = ()
 
 

@@ -29,6 +29,7 @@ class EventLine(msgspec.Struct, frozen=True):
     status: str
     error: str
     usage: Any
+    attributes: Any = None
 
 
 def assemble(lines: Iterable[EventLine]) -> tuple[Event, ...]:
@@ -64,6 +65,7 @@ def _join(event_id: str, start: EventLine | None, end: EventLine | None) -> Even
         ended=end.ts if end else None,
         duration=max((end.ts - start.ts).total_seconds(), 0.0) if start and end else None,
         input=start.input if start else None,
+        attributes=start.attributes if start else None,
         output=end.output if end else None,
         error=end.error if end else "",
         usage=end.usage if end else None,

@@ -11,14 +11,11 @@ from tailrace.explorer.conditions import Slice
 from tailrace.explorer.lookup import duration_seconds, within
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
-from tailrace.explorer.selection import UNIVERSE, Scope, scope_where, selection, trace_key
+from tailrace.explorer.selection import LATE, UNIVERSE, Scope, scope_where, selection, trace_key
 from tailrace.explorer.texts import to_text
 from tailrace.schemas.timestamps import trace_start
 
 T = TypeVar("T")
-
-LATE = frozenset({"feedback", "ground_truths"})
-"""What is logged long after a trace ended, and so says nothing of its duration."""
 
 _CHUNK_BYTES = 4096
 """Parameters of one query stay below this, because over HTTP they travel in the request line."""

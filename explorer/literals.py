@@ -22,6 +22,8 @@ EXACT_INTEGERS = 2**53
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
 _VERSION = re.compile(VERSION_PATTERN)
+_TIME = re.compile(r"(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(us|ms|s|m|h|d)?", re.ASCII)
+_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,15 @@ def read_version(text: str) -> Version | None:
         tuple(numbers + [0] * (VERSION_PARTS - len(numbers))),
         (match.group(2) or "") + (match.group(3) or ""),
     )
+
+
+def read_micros(word: str) -> int | None:
+    """Microseconds that a duration says: seconds, or with a unit (`150ms`, `2s`, `5m`); `None` if it is none."""
+    match = _TIME.fullmatch(word)
+    if match is None:
+        return None
+    micros = float(match.group(1)) * _UNITS[match.group(2) or "s"]
+    return round(micros) if micros < EXACT_INTEGERS else None
 
 
 def _core(word: str) -> str:

@@ -27,7 +27,8 @@ class ObjectPayload(Struct, frozen=True):
         ts: When it was logged.
         type: Which wrapper reads it back, for example `tailrace.Numpy`; '' for plain JSON.
         data: The wrapper's parameters, the bytes of JSON that the service wrote: they may hold NaN and Infinity,
-            and lone surrogates.
+            and lone surrogates. Of an object that was too large for its line, what stands for it there
+            (`tailrace.schemas.stand_in`).
     """
 
     project_id: str

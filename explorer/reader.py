@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tailrace.schemas.clickhouse.connection import translated
+from tailrace.schemas.clickhouse.connection import error_code, translate
+from tailrace.schemas.errors import ClickHouseRejected
+
+MAX_SECONDS = 60
+"""ClickHouse stops a question that takes longer, unless told otherwise."""
+
+_SETTINGS = {
+    # The keys of a set are hashes: looking for ranges of them in the index costs and finds nothing.
+    "use_index_for_in_with_subqueries": 0,
+}
+_TIMEOUT, _TOO_SLOW, _MEMORY, _READ_ONLY = 159, 160, 241, 164
+_LATE = "narrow it with --project, --since and --until, or with a condition that few traces satisfy"
 
 
 class Parameters:
@@ -31,20 +42,70 @@ class Reader:
 
     Args:
         client: Its database is the one that is read. Not safe for use by several threads at once.
+        max_seconds: ClickHouse stops a query that takes longer.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, max_seconds: float = MAX_SECONDS) -> None:
         self._client = client
+        self._max_seconds = max_seconds
+        self._settings: dict[str, Any] = {**_SETTINGS, "max_execution_time": max_seconds}
 
     def rows(self, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         """All rows. Strings are bytes: what is stored need not be UTF-8.
 
         Raises:
             ClickHouseUnavailable: Nothing answers, or it is overloaded.
-            ClickHouseRejected: It refuses; `SchemaMismatch` when tables are missing.
+            ClickHouseRejected: It refuses, or the answer takes too long or too much memory; `SchemaMismatch` when
+                tables are missing.
         """
-        with translated("ClickHouse"):
-            result = self._client.query(
-                sql, parameters=dict(parameters.values), query_formats={"String": "bytes"}
+        result = self._run(self._client.query, sql, parameters, {})
+        return list(result.result_rows)
+
+    def blocks(
+        self, sql: str, parameters: Parameters, settings: Mapping[str, Any]
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows as they come, some thousands at a time, without a limit of time. Raises as `rows`.
+
+        Args:
+            sql: The query.
+            parameters: Its values.
+            settings: ClickHouse's, for this query.
+        """
+        more = {"max_execution_time": 0, **settings}
+        stream = self._run(self._client.query_row_block_stream, sql, parameters, more)
+        try:
+            with stream:
+                for block in stream:
+                    yield list(block)
+        except Exception as exc:
+            raise self._explained(exc) from exc
+
+    def _run(
+        self, query: Callable[..., Any], sql: str, parameters: Parameters, settings: Mapping[str, Any]
+    ) -> Any:
+        arguments = {"parameters": dict(parameters.values), "query_formats": {"String": "bytes"}}
+        try:
+            return query(
+                sql, settings={**self._settings, **settings} if self._settings else None, **arguments
             )
-            return list(result.result_rows)
+        except Exception as exc:
+            if self._settings and _is_read_only(exc):
+                # A user that may not change settings gets slower answers, not none.
+                self._settings = {}
+                return self._run(query, sql, parameters, settings)
+            raise self._explained(exc) from exc
+
+    def _explained(self, exc: Exception) -> Exception:
+        code = error_code(exc)
+        if code in (_TIMEOUT, _TOO_SLOW):
+            return ClickHouseRejected(
+                f"the answer would take longer than {self._max_seconds:g} s: {_LATE}", code
+            )
+        if code == _MEMORY:
+            return ClickHouseRejected(f"the answer takes more memory than ClickHouse may use: {_LATE}", code)
+        return translate(exc, "ClickHouse")
+
+
+def _is_read_only(exc: Exception) -> bool:
+    """Whether it is about settings that may not be changed: ClickHouse's refusal, or the driver's before it asks."""
+    return error_code(exc) == _READ_ONLY or "is readonly" in str(exc)

@@ -1,21 +1,52 @@
-"""From conditions to SQL: which traces a slice selects."""
+"""From conditions to SQL: which traces a slice selects.
+
+Each part of the conjunction is one scan of what its conditions need, and each scan sees only the traces that all
+before it let through:
+
+    SELECT k, min(began) AS start FROM (broadest part WHERE k IN (… (narrower part WHERE k IN (narrowest part))))
+    WHERE k NOT IN (what must not hold) GROUP BY k
+
+`order.prepared` says which part is the narrowest. A part that mixes conditions (`a==1 || (b==2 && !error)`)
+notes the conditions that a trace satisfies in the bits of a UInt64 and keeps those of which the formula holds.
+"""
 
 # ruff: noqa: S608 - queries are put together from constants here; every value is a bound parameter
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from tailrace.explorer.conditions import (
+    All,
+    AnyOf,
     Comparison,
+    Condition,
+    ConversationIs,
+    Duration,
+    Expression,
+    HasError,
+    HasEvent,
+    HasFeedback,
+    HasText,
+    LineCondition,
+    Matches,
+    Not,
+    OneOf,
     Operator,
+    SessionIs,
     Slice,
+    StringIsOneOf,
     TagCondition,
     TagGroup,
     TagName,
     TagType,
     TraceIs,
+    UserIs,
+    holds_of_nothing,
+    leaves,
 )
-from tailrace.explorer.literals import VERSION_PARTS, VERSION_PATTERN, Number, Version
+from tailrace.explorer.literals import VERSION_PARTS, VERSION_PATTERN, Literal, Number, Version
 from tailrace.explorer.period import EVER, Period
 from tailrace.explorer.reader import Parameters
 
@@ -32,8 +63,16 @@ UNIVERSE = (
 )
 """Every table whose lines belong to traces. Lines of a monitoring session may have no trace; their trace_id is ''."""
 
-TAG_KEY = "name, str, num, kind, type, group, trace_ts, trace_hash, line_hash"
-"""With the project, the sort key of `tags`: rows that agree in it are the same tag, logged once and stored twice."""
+LATE = frozenset({"feedback", "ground_truths"})
+"""What is logged long after a trace ended, and so says nothing of its duration."""
+
+TAG_IDENTITY = "cityHash64(name, line_hash, str, kind, type, group)"
+"""Rows of one trace that agree in this are the same tag, logged once and stored twice."""
+
+_TAG_CONDITIONS = get_args(TagCondition)
+_LONGEST_CHAIN = 8
+"""Scans inside one another; the conditions beyond are taken together in the last."""
+_SQL_OPERATORS = {operator: "=" if operator is Operator.EQUAL else operator.value for operator in Operator}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +110,168 @@ def trace_key(scope: Scope, hash: str) -> str:
 
 
 def selection(query: Slice, scope: Scope, parameters: Parameters) -> str:
-    """A SELECT of `k`, the key of each trace in the slice, once, and `start`, a time at which it began.
-
-    With tag conditions it is one scan of `tags`: each row contributes the bits of the conditions that it satisfies,
-    and a trace is in when its rows have all of them together. Without any it is every trace of every table.
-    """
-    tag_conditions = tuple(dict.fromkeys(c for c in query.conditions if not isinstance(c, TraceIs)))
-    ids = tuple(dict.fromkeys(c.trace_id for c in query.conditions if isinstance(c, TraceIs)))
-    where = scope_where(scope, parameters)
-    if not tag_conditions:
-        return _universe(scope, where, ids, parameters)
-    for trace_id in ids:
-        where += f" AND trace_hash = cityHash64({parameters.add(trace_id, 'String')})"
-    tests = [f"({tag_test(condition, where, parameters)})" for condition in tag_conditions]
-    having = ""
-    if len(tests) > 1:
-        bits = " + ".join(f"bitShiftLeft(toUInt64({test}), {bit})" for bit, test in enumerate(tests))
-        having = f" HAVING groupBitOr({bits}) = {(1 << len(tests)) - 1}"
-    return (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k, min(trace_ts) AS start FROM tags "
-        f"WHERE {where} AND ({' OR '.join(tests)}) GROUP BY k{having}"
+    """A SELECT of `k`, the key of each trace in the slice, once, and `start`, a time at which it began."""
+    conditions = tuple(dict.fromkeys(query.conditions))
+    ids = tuple(c.trace_id for c in conditions if isinstance(c, TraceIs))
+    build = _Build(scope, parameters, ids)
+    others = [c for c in conditions if not isinstance(c, TraceIs)]
+    required = [c for c in others if not holds_of_nothing(c)]
+    excluded = [_negated(c) for c in others if holds_of_nothing(c)]
+    if len(required) > _LONGEST_CHAIN:
+        required = [*required[: _LONGEST_CHAIN - 1], All(tuple(required[_LONGEST_CHAIN - 1 :]))]
+    inside = ""
+    for part in required[:-1]:
+        inside = f"SELECT k FROM ({build.members(part, inside)})"
+    rows = build.members(required[-1], inside) if required else build.universe("")
+    where = "".join(
+        f"{' AND ' if n else ' WHERE '}k NOT IN (SELECT k FROM ({build.members(part, '')}))"
+        for n, part in enumerate(excluded)
     )
-
-
-def _universe(scope: Scope, where: str, ids: tuple[str, ...], parameters: Parameters) -> str:
-    for trace_id in ids:
-        where += f" AND trace_id = {parameters.add(trace_id, 'String')}"
-    key = trace_key(scope, "cityHash64(trace_id)")
-    tables = " UNION ALL ".join(
-        f"SELECT {key} AS k, min(trace_ts) AS start FROM {table} WHERE {where} AND trace_id != '' GROUP BY k"
-        for table in UNIVERSE
-    )
-    # The inner column has another name than the outer, or the outer aggregate would be read as one of itself.
-    return f"SELECT k, min(each.start) AS start FROM ({tables}) AS each GROUP BY k"
+    return f"SELECT k, min(began) AS start FROM ({rows}){where} GROUP BY k"
 
 
 def errors(scope: Scope, parameters: Parameters) -> str:
     """A SELECT of `k` of every trace that has an error; some of them several times."""
-    where = scope_where(scope, parameters)
-    key = trace_key(scope, "cityHash64(trace_id)")
-    return (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k FROM tags WHERE {where} AND type = 'error' "
-        f"UNION ALL SELECT {key} AS k FROM exceptions WHERE {where} AND trace_id != '' "
-        f"UNION ALL SELECT {key} AS k FROM event_lines WHERE {where} AND phase = 'end' AND status = 'error'"
-    )
+    return f"SELECT k FROM ({_Build(scope, parameters, ()).members(HasError(), '')})"
+
+
+def _negated(expression: Expression) -> Expression:
+    return expression.part if isinstance(expression, Not) else Not(expression)
+
+
+class _Build:
+    """Writes the scans of one question. Every SELECT that it gives has the columns `k` and `began`.
+
+    Args:
+        scope: Where it looks.
+        parameters: Where its values go.
+        ids: Only traces with all of these ids.
+    """
+
+    def __init__(self, scope: Scope, parameters: Parameters, ids: Sequence[str]) -> None:
+        where = scope_where(scope, parameters)
+        bound = [parameters.add(trace_id, "String") for trace_id in ids]
+        self._parameters = parameters
+        self._tags_where = where + "".join(f" AND trace_hash = cityHash64({id})" for id in bound)
+        self._lines_where = where + "".join(f" AND trace_id = {id}" for id in bound)
+        self._tags_key = trace_key(scope, "trace_hash")
+        self._lines_key = trace_key(scope, "cityHash64(trace_id)")
+
+    def members(self, part: Expression, inside: str) -> str:
+        """The traces of which an expression holds; some of them several times.
+
+        Args:
+            part: Must not hold of a trace that has nothing.
+            inside: A SELECT of the keys that matter; '' when all do.
+        """
+        conditions = tuple(dict.fromkeys(leaves(part)))
+        if part in conditions or (isinstance(part, AnyOf) and set(part.parts) <= set(conditions)):
+            return _union(self._plain(conditions), inside)
+        bits = {condition: bit for bit, condition in enumerate(conditions)}
+        formula = _formula(part, bits)
+        return (
+            f"SELECT k, min(noted.began) AS began FROM ({_union(self._noted(bits), inside)}) AS noted "
+            f"GROUP BY k HAVING {formula}"
+        )
+
+    def universe(self, more: str) -> str:
+        """Every trace, of every table; `more` restricts the lines that count."""
+        return " UNION ALL ".join(self._lines(table, f"1{more}") for table in UNIVERSE)
+
+    def _plain(self, conditions: Sequence[Condition]) -> list[str]:
+        """The rows that satisfy some condition."""
+        tests = [f"({self._tag_test(c)})" for c in conditions if isinstance(c, _TAG_CONDITIONS)]
+        scans = [self._tags(" OR ".join(tests))] if tests else []
+        for condition in conditions:
+            if isinstance(condition, LineCondition):
+                scans += self._line_scans(condition)
+        return scans
+
+    def _noted(self, bits: dict[Condition, int]) -> list[str]:
+        """The same, and in `bits` which ones a row satisfies."""
+        tests = {bit: f"({self._tag_test(c)})" for c, bit in bits.items() if isinstance(c, _TAG_CONDITIONS)}
+        scans = []
+        if tests:
+            noted = " + ".join(f"bitShiftLeft(toUInt64({test}), {bit})" for bit, test in tests.items())
+            scans.append(self._tags(" OR ".join(tests.values()), f", {noted} AS bits"))
+        for condition, bit in bits.items():
+            if isinstance(condition, LineCondition):
+                scans += [
+                    f"SELECT k, began, toUInt64({1 << bit}) AS bits FROM ({scan})"
+                    for scan in self._line_scans(condition)
+                ]
+        return scans
+
+    def _tags(self, test: str, more: str = "") -> str:
+        return f"SELECT {self._tags_key} AS k, trace_ts AS began{more} FROM tags WHERE {self._tags_where} AND ({test})"
+
+    def _lines(self, table: str, test: str) -> str:
+        return (
+            f"SELECT {self._lines_key} AS k, trace_ts AS began FROM {table} "
+            f"WHERE {self._lines_where} AND trace_id != '' AND {test}"
+        )
+
+    def _line_scans(self, condition: LineCondition) -> list[str]:
+        def value(text: str) -> str:
+            return self._parameters.add(text, "String")
+
+        match condition:
+            case TraceIs(trace_id):
+                same = f"trace_id = {value(trace_id)}"
+                return [self._lines(table, same) for table in UNIVERSE]
+            case HasText(text):
+                return [self._lines("logs", f"positionCaseInsensitive(message, {value(text)}) > 0")]
+            case HasEvent(type):
+                return [self._lines("event_lines", f"phase = 'start' AND event_type = {value(type)}")]
+            case ConversationIs(id):
+                return [self._lines("traces", f"conversation_id = {value(id)}")]
+            case SessionIs(id):
+                return [self._lines("traces", f"session_id = {value(id)}")]
+            case UserIs(id):
+                return [self._lines("traces", f"user_id = {value(id)}")]
+            case HasFeedback(tag):
+                return [self._lines("feedback", f"feedback_tag = {value(tag)}")]
+            case HasError():
+                return [
+                    self._tags("type = 'error'"),
+                    self._lines("exceptions", "1"),
+                    self._lines("event_lines", "phase = 'end' AND status = 'error'"),
+                ]
+            case Duration(operator, micros):
+                return [self._duration(operator, micros)]
+
+    def _duration(self, operator: Operator, micros: int) -> str:
+        last = " UNION ALL ".join(
+            f"SELECT {self._lines_key} AS k, trace_ts AS first, {'trace_ts' if table in LATE else 'ts'} AS last "
+            f"FROM {table} WHERE {self._lines_where} AND trace_id != ''"
+            for table in UNIVERSE
+        )
+        took = "greatest(toUnixTimestamp64Micro(max(line.last)) - toUnixTimestamp64Micro(min(line.first)), 0)"
+        return (
+            f"SELECT k, min(line.first) AS began FROM ({last}) AS line GROUP BY k "
+            f"HAVING {took} {_SQL_OPERATORS[operator]} {self._parameters.add(micros, 'Int64')}"
+        )
+
+    def _tag_test(self, condition: TagCondition) -> str:
+        return tag_test(condition, self._tags_where, self._parameters)
+
+
+def _union(scans: Sequence[str], inside: str) -> str:
+    rows = " UNION ALL ".join(scans)
+    # Outside of the union, so that the keys are gathered once and not for every scan; ClickHouse pushes it down.
+    return f"SELECT * FROM ({rows}) WHERE k IN ({inside})" if inside else rows
+
+
+def _formula(expression: Expression, bits: dict[Condition, int]) -> str:
+    match expression:
+        case All(parts):
+            return "(" + " AND ".join(_formula(part, bits) for part in parts) + ")"
+        case AnyOf(parts):
+            return "(" + " OR ".join(_formula(part, bits) for part in parts) + ")"
+        case Not(part):
+            return f"NOT {_formula(part, bits)}"
+        case _:
+            return f"bitTest(groupBitOr(noted.bits), {bits[expression]})"
 
 
 def tag_test(condition: TagCondition, where: str, parameters: Parameters) -> str:
@@ -126,8 +283,30 @@ def tag_test(condition: TagCondition, where: str, parameters: Parameters) -> str
             return f"type = {parameters.add(type, 'String')}"
         case TagGroup(group):
             return f"group = {parameters.add(group, 'String')}"
+        case Matches(name, pattern):
+            return (
+                f"name = {parameters.add(name, 'String')} AND match(str, {parameters.add(pattern, 'String')})"
+            )
+        case OneOf(name, values):
+            return f"name = {parameters.add(name, 'String')} AND ({_one_of(values, parameters)})"
+        case StringIsOneOf(name, texts):
+            strings = parameters.add(list(texts), "Array(String)")
+            return f"name = {parameters.add(name, 'String')} AND kind = 'string' AND str IN {strings}"
         case Comparison(name, _, _):
             return f"name = {parameters.add(name, 'String')} AND {_value_test(condition, where, parameters)}"
+
+
+def _one_of(values: Sequence[Literal], parameters: Parameters) -> str:
+    numbers = [value for value in values if isinstance(value, Number) and value.exact]
+    others = [value for value in values if value not in numbers]
+    tests = []
+    if others:
+        tests.append(f"str IN {parameters.add([value.text for value in others], 'Array(String)')}")
+    if numbers:
+        texts = parameters.add([value.text for value in numbers], "Array(String)")
+        floats = parameters.add([value.number for value in numbers], "Array(Float64)")
+        tests.append(f"if(kind IN ('number', 'bool'), num IN {floats}, str IN {texts})")
+    return " OR ".join(tests)
 
 
 def _value_test(condition: Comparison, where: str, parameters: Parameters) -> str:
@@ -155,7 +334,8 @@ def _equal(condition: Comparison, parameters: Parameters) -> str:
 def _versions(name: str, operator: Operator, value: Version, where: str, parameters: Parameters) -> str:
     """A SELECT of the texts under this name that are such versions.
 
-    A name has far fewer texts than rows, and they lie sorted: reading each as a version once costs little.
+    A name has far fewer texts than rows: reading each as a version once costs little. They go through an array, or
+    ClickHouse would push the test below what makes them distinct, and read every row's.
     """
     pattern = parameters.add(VERSION_PATTERN, "String")
     typed_parts = parameters.add(list(value.parts), "Array(UInt64)")
@@ -166,8 +346,22 @@ def _versions(name: str, operator: Operator, value: Version, where: str, paramet
     suffix = "concat(found[2], found[3])"
     # A version without a suffix is above the same one with any: compare "has none" before the suffix itself.
     return (
-        f"SELECT str FROM (SELECT str, extractGroups(str, {pattern}) AS found FROM (SELECT str FROM tags "
-        f"WHERE {where} AND name = {parameters.add(name, 'String')} AND kind = 'string' GROUP BY str)) "
+        f"SELECT str FROM (SELECT str, extractGroups(str, {pattern}) AS found FROM ("
+        f"SELECT arrayJoin(groupUniqArray(tags.str)) AS str FROM tags WHERE {where} "
+        f"AND name = {parameters.add(name, 'String')} AND kind = 'string')) "
         f"WHERE notEmpty(found) AND ({parts}, {suffix} = '', {suffix}) "
         f"{operator} ({typed_parts}, {typed_suffix} = '', {typed_suffix})"
     )
+
+
+def versions(condition: Comparison, scope: Scope, parameters: Parameters) -> str:
+    """A SELECT of the texts that satisfy a comparison with a version.
+
+    Args:
+        condition: Its value is a `Version`, its operator neither `==` nor `!=`.
+        scope: Where it looks.
+        parameters: Where its values go.
+    """
+    assert isinstance(condition.value, Version)  # noqa: S101 - what the caller promised, for the type checker
+    where = scope_where(scope, parameters)
+    return _versions(condition.name, condition.operator, condition.value, where, parameters)

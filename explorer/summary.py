@@ -7,18 +7,29 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tailrace.explorer.answers import By, Group, Metric, SliceReport
+from msgspec import structs
+
+from tailrace.explorer.answers import By, Difference, Group, Metric, SliceReport
 from tailrace.explorer.conditions import Slice
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
-from tailrace.explorer.selection import TAG_KEY, Scope, errors, scope_where, selection, trace_key
+from tailrace.explorer.selection import (
+    TAG_IDENTITY,
+    Scope,
+    errors,
+    scope_where,
+    selection,
+    trace_key,
+)
+from tailrace.explorer.significance import LEVEL, Moments, holm, proportions, welch
 from tailrace.explorer.texts import to_text
 
 # Exact quantiles: the answer must not depend on how rows lie in parts. They hold 8 bytes a value in memory.
-_DISTRIBUTION = (
+DISTRIBUTION = (
     "countIf(isFinite(num)), countIf(NOT isFinite(num)), avgIf(num, isFinite(num)), "
-    "quantilesExactInclusiveIf(0.5, 0.95, 0.99)(num, isFinite(num))"
+    "quantilesExactInclusiveIf(0.5, 0.95, 0.99)(num, isFinite(num)), stddevSampStableIf(num, isFinite(num))"
 )
+"""The columns that `to_metric` takes, of rows with a `num`."""
 
 
 def summarize(
@@ -26,8 +37,8 @@ def summarize(
 ) -> SliceReport:
     """Ask for the figures of a slice; see `Explorer.slice`."""
     names = tuple(dict.fromkeys(metrics))
-    traces, failed = _counts(reader, query, scope)
-    return SliceReport(
+    traces, failed = counts(reader, query, scope)
+    report = SliceReport(
         slice=text,
         project=scope.project,
         since=None if scope.period.since is None else to_datetime(scope.period.since),
@@ -36,11 +47,14 @@ def summarize(
         errors=failed,
         error_rate=failed / traces if traces else None,
         metrics=_metrics(reader, query, scope, names),
-        by=None if by is None else _by(reader, query, scope, by, names, limit),
     )
+    if by is None:
+        return report
+    return structs.replace(report, by=_against_rest(report, _by(reader, query, scope, by, names, limit)))
 
 
-def _counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
+def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
+    """How many traces a slice has, and how many of them have an error."""
     parameters = Parameters()
     sql = (
         f"SELECT count(), countIf(k IN ({errors(scope, parameters)})) "
@@ -54,22 +68,28 @@ def _metrics(reader: Reader, query: Slice, scope: Scope, names: tuple[str, ...])
     if not names:
         return {}
     parameters = Parameters()
-    sql = f"SELECT name, {_DISTRIBUTION} FROM ({_values(query, scope, names, parameters)}) GROUP BY name"
-    found = {name: _metric(row) for name, *row in reader.rows(sql, parameters)}
+    sql = f"SELECT name, {DISTRIBUTION} FROM ({values(query, scope, names, parameters)}) GROUP BY name"
+    found = {name: to_metric(row) for name, *row in reader.rows(sql, parameters)}
     return {name: found.get(name.encode(), Metric()) for name in names}
 
 
-def _values(query: Slice, scope: Scope, names: tuple[str, ...], parameters: Parameters) -> str:
-    """A SELECT of every number that traces of the slice logged under these names, each once."""
-    key = trace_key(scope, "trace_hash")
+def values(query: Slice, scope: Scope, names: tuple[str, ...], parameters: Parameters) -> str:
+    """A SELECT of every number that traces of the slice logged under these names, each once: `k`, `began`, `name`, `num`."""
+    rows = _numbers(scope, names, parameters)
+    if query.conditions:
+        rows += f" AND k IN (SELECT k FROM ({selection(query, scope, parameters)}))"
     return (
-        f"SELECT DISTINCT {key} AS k, {TAG_KEY} FROM tags WHERE {scope_where(scope, parameters)} "
-        f"AND name IN {parameters.add(list(names), 'Array(String)')} AND kind IN ('number', 'bool')"
-        + (
-            f" AND {key} IN (SELECT k FROM ({selection(query, scope, parameters)}))"
-            if query.conditions
-            else ""
-        )
+        "SELECT tag.k AS k, min(tag.trace_ts) AS began, any(tag.name) AS name, any(tag.num) AS num "
+        f"FROM ({rows}) AS tag GROUP BY tag.k, tag.id"
+    )
+
+
+def _numbers(scope: Scope, names: tuple[str, ...], parameters: Parameters) -> str:
+    """A SELECT of the rows with numbers under these names; those that agree in `k` and `id` are one tag."""
+    return (
+        f"SELECT {trace_key(scope, 'trace_hash')} AS k, trace_ts, name, num, {TAG_IDENTITY} AS id FROM tags "
+        f"WHERE {scope_where(scope, parameters)} AND name IN {parameters.add(list(names), 'Array(String)')} "
+        "AND kind IN ('number', 'bool')"
     )
 
 
@@ -100,13 +120,11 @@ def _by(reader: Reader, query: Slice, scope: Scope, tag: str, names: tuple[str, 
 def _membership(query: Slice, scope: Scope, tag: str, parameters: Parameters) -> str:
     """A SELECT of which trace of the slice is in which group: `k`, the group's `g`, `value` and `absent`, each once."""
     key = trace_key(scope, "trace_hash")
-    tagged = f"FROM tags WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}"
-    chosen = selection(query, scope, parameters)
     return (
-        f"SELECT {key} AS k, str AS value, 0 AS absent, cityHash64(value, 0) AS g {tagged} "
-        f"AND {key} IN (SELECT k FROM ({chosen})) GROUP BY k, value "
-        f"UNION ALL SELECT k, '' AS value, 1 AS absent, cityHash64('', 1) AS g FROM ({chosen}) "
-        f"WHERE k NOT IN (SELECT {key} {tagged})"
+        "SELECT member.k AS k, tag.value AS value, toUInt8(tag.present = 0) AS absent, cityHash64(value, absent) AS g "
+        f"FROM (SELECT {key} AS k, str AS value, toUInt8(1) AS present FROM tags "
+        f"WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}) AS tag "
+        f"RIGHT JOIN ({selection(query, scope, parameters)}) AS member ON tag.k = member.k GROUP BY k, value, absent"
     )
 
 
@@ -115,19 +133,68 @@ def _metrics_by(
 ) -> dict[tuple[int, bytes], Metric]:
     parameters = Parameters()
     sql = (
-        f"SELECT g, name, {_DISTRIBUTION} FROM ({_values(query, scope, names, parameters)}) AS v "
+        f"SELECT g, name, {DISTRIBUTION} FROM ("
+        "SELECT member.g AS g, any(tag.name) AS name, any(tag.num) AS num "
+        f"FROM ({_numbers(scope, names, parameters)}) AS tag "
         f"INNER JOIN (SELECT k, g FROM ({_membership(query, scope, tag, parameters)}) "
-        f"WHERE g IN {parameters.add(groups, 'Array(UInt64)')}) AS m ON v.k = m.k GROUP BY g, name"
+        f"WHERE g IN {parameters.add(groups, 'Array(UInt64)')}) AS member ON tag.k = member.k "
+        "GROUP BY g, tag.k, tag.id) GROUP BY g, name"
     )
-    return {(g, name): _metric(row) for g, name, *row in reader.rows(sql, parameters)}
+    return {(g, name): to_metric(row) for g, name, *row in reader.rows(sql, parameters)}
 
 
-def _metric(row: list[Any]) -> Metric:
-    count, not_finite, mean, quantiles = row
+def to_metric(row: list[Any]) -> Metric:
+    """From the columns of `DISTRIBUTION`."""
+    count, not_finite, mean, quantiles, deviation = row
     p50, p95, p99 = (_known(value) for value in quantiles)
-    return Metric(count, not_finite, _known(mean), p50, p95, p99)
+    return Metric(count, not_finite, _known(mean), p50, p95, p99, _known(deviation) if count > 1 else None)
 
 
 def _known(value: float) -> float | None:
     """ClickHouse says NaN for the mean of nothing; a sum beyond a float's range has no mean either."""
     return value if math.isfinite(value) else None
+
+
+def _against_rest(whole: SliceReport, by: By) -> By:
+    """The same, each value compared with the traces that do not have it."""
+    rows = list(by.rows)
+    tested = [
+        proportions(row.errors, row.traces, whole.errors - row.errors, whole.traces - row.traces)
+        for row in rows
+    ]
+    for n, (row, p) in enumerate(zip(by.rows, holm(tested, by.values), strict=True)):
+        others = whole.traces - row.traces
+        rest = (whole.errors - row.errors) / others if others else None
+        difference = None if rest is None else row.error_rate - rest
+        rows[n] = structs.replace(rows[n], error_difference=_difference(difference, p))
+    for name, metric in whole.metrics.items():
+        everything = _moments(metric)
+        pairs = [(_moments(row.metrics[name]), row.metrics[name]) for row in by.rows]
+        rests = [everything.without(mine) for mine, _ in pairs]
+        tested = [
+            welch(mine, rest) if _sound(metric, own) else None
+            for (mine, own), rest in zip(pairs, rests, strict=True)
+        ]
+        for n, p in enumerate(holm(tested, by.values)):
+            mine, own = pairs[n]
+            known = _sound(metric, own) and mine.count and rests[n].count
+            difference = mine.mean - rests[n].mean if known else None
+            rows[n].metric_differences[name] = _difference(difference, p)
+    return structs.replace(by, rows=tuple(rows))
+
+
+def _difference(difference: float | None, p: float | None) -> Difference:
+    if difference is not None and not math.isfinite(difference):
+        return Difference()
+    return Difference(difference, p, p is not None and p < LEVEL)
+
+
+def _sound(*metrics: Metric) -> bool:
+    return all(metric.mean is not None or metric.count == 0 for metric in metrics)
+
+
+def _moments(metric: Metric) -> Moments:
+    if metric.mean is None:
+        return Moments(0, 0.0, 0.0)
+    deviation = metric.std or 0.0
+    return Moments(metric.count, metric.mean, deviation * deviation * max(metric.count - 1, 0))

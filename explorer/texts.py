@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any
 
+_MAX_DIGITS = 4_300  # what Python reads
 MAX_DEPTH = 100
 """Deepest JSON that is given as a value."""
 
@@ -74,7 +75,9 @@ def tag_value(kind: bytes | str, text: bytes, number: float) -> str | int | floa
         return None
     if kind == "bool":
         return number != 0
-    if kind != "number" or not math.isfinite(number):
+    if kind != "number":
         return to_text(text)
     # The text keeps what a float cannot: an integer stays one, whatever its size.
-    return int(text) if text.lstrip(b"+-").isdigit() and len(text) <= 20 else number
+    if text.lstrip(b"+-").isdigit() and len(text) <= _MAX_DIGITS:
+        return int(text)
+    return number if math.isfinite(number) else to_text(text)

@@ -18,12 +18,13 @@ from tailrace.explorer.answers import (
     TraceReport,
 )
 from tailrace.explorer.events import EventLine, assemble
-from tailrace.explorer.latest import LATE
 from tailrace.explorer.lookup import duration_seconds, id_start, within
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
+from tailrace.explorer.selection import LATE
 from tailrace.explorer.texts import tag_value, to_json_value, to_preview, to_text
 from tailrace.schemas.errors import ConfigError, NotFound
+from tailrace.schemas.stand_in import read_head
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -36,7 +37,7 @@ _COLUMNS = {
     "tag_lines": "tags.name, tags.type, tags.group, arrayMap(kind -> toString(kind), tags.kind), tags.str, tags.num",
     "objects": "ref, type, size, preview",
     "traces": "name, conversation_id, session_id, user_id, user, metadata",
-    "event_lines": "event_id, toString(phase), parent_id, event_type, name, input, output, status, error, usage",
+    "event_lines": "event_id, toString(phase), parent_id, event_type, name, input, output, status, error, usage, attributes",
     "feedback": "feedback_tag, feedback_text, score",
     "predictions": "deployment, prediction_id, features, prediction",
     "ground_truths": "deployment, prediction_id, label, prediction, segments",
@@ -165,6 +166,9 @@ def _tags(
 
 
 def _object(ts: Any, ref: bytes, type: bytes, size: int, preview: bytes) -> ObjectInfo:
+    head = read_head(preview)
+    if head is not None:
+        return ObjectInfo(ts, to_text(ref), to_text(type), head.size, head.preview, head.kept)
     return ObjectInfo(ts, to_text(ref), to_text(type), size, to_preview(preview))
 
 
@@ -179,6 +183,7 @@ def _event_fields(
     status: bytes,
     error: bytes,
     usage: bytes,
+    attributes: bytes,
 ) -> tuple[Any, ...]:
     return (
         to_text(event_id),
@@ -191,6 +196,7 @@ def _event_fields(
         to_text(status),
         to_text(error),
         to_json_value(usage),
+        to_json_value(attributes),
     )
 
 

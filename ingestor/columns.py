@@ -22,6 +22,7 @@ from tailrace.schemas.records import (
     Object,
     Prediction,
     Record,
+    Statistics,
     Tags,
     Text,
     TraceContext,
@@ -336,6 +337,14 @@ def _texts(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
     return (lambda record: getattr(record, name) or []), to_arrow
 
 
+def _count(name: str) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    return (lambda record: getattr(record, name)), (lambda values: pa.array(values, pa.uint64()))
+
+
+def _integers(name: str, type_: pa.DataType) -> tuple[Getter, Callable[[list[Any]], pa.Array]]:
+    return (lambda record: getattr(record, name)), (lambda values: pa.array(values, pa.list_(type_)))
+
+
 def _user_id(record: TraceContext) -> str:
     if isinstance(record.user, dict):
         return str(record.user.get("id") or "")
@@ -354,10 +363,25 @@ def _event(phase: int) -> dict[str, tuple[Getter, Callable[[list[Any]], pa.Array
         "event_type": _text("event_type"),
         "name": _text("name"),
         "input": _payload("input"),
+        "attributes": _payload("attributes"),
         "output": _payload("output"),
         "status": _text("status"),
         "error": _text("error"),
         "usage": _payload("usage"),
+    }
+
+
+def _statistics() -> dict[str, tuple[Getter, Callable[[list[Any]], pa.Array]]]:
+    texts = ("deployment", "instance", "subject", "name", "type", "distinct")
+    counts = ("sequence", "count", "missing", "not_finite", "numbers", "matches", "uncounted")
+    return {
+        **{name: _text(name) for name in texts},
+        **{name: _count(name) for name in counts},
+        **{name: _number(name) for name in ("seconds", "mean", "m2", "mean_abs", "min", "max")},
+        "bins": _integers("bins", pa.int32()),
+        "bin_counts": _integers("bin_counts", pa.uint64()),
+        "top": _payload("top"),
+        "confusion": _payload("confusion"),
     }
 
 
@@ -417,7 +441,13 @@ _BUILDERS: dict[type[Record], Callable[[], Columns]] = {
     Metadata: lambda: PlainColumns(
         "metadata", {"deployment": _text("deployment"), "entries": _payload("entries")}
     ),
+    Statistics: lambda: PlainColumns("statistics", _statistics()),
 }
+
+
+def table_of(record: Record) -> str:
+    """The ClickHouse table that a record goes to, by its kind."""
+    return _BUILDERS[type(record)]().table
 
 
 class RecordColumns:

@@ -314,11 +314,11 @@ def too_long(length: int, limit: int) -> RecordError:
 
 
 def _kafka_origin(topic: str, partition: int, message: Message) -> Origin:
-    file_id, byte = _file_origin(message.key)
+    file_id, byte = file_origin(message.key)
     return Origin("kafka", topic, partition, message.offset, file_id=file_id, byte=byte)
 
 
-def _file_origin(key: bytes | None) -> tuple[str, int]:
+def file_origin(key: bytes | None) -> tuple[str, int]:
     """What our shipper writes as a message's key; other producers' keys say nothing of a file."""
     file_id, separator, byte = (key or b"").decode("utf-8", "replace").rpartition("@")
     if separator and byte.isascii() and byte.isdigit():

@@ -19,6 +19,7 @@ import itertools
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -139,17 +140,24 @@ class ClickHouseWriter:
 
     def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
         span = pc.min_max(rows["trace_ts"].cast(pa.int64())).as_py()
+        # A backfill may store the same line under another project too.
+        projects = [
+            name if isinstance(name, str) else name.decode("utf-8", "surrogatepass")
+            for name in pc.unique(rows["project_id"]).to_pylist()
+        ]
         found: set[int] = set()
         for start in range(0, len(hashes), _HASHES_AT_ONCE):
             result = self._client.query(
                 "SELECT DISTINCT line_hash FROM {table:Identifier} WHERE "
                 "trace_ts >= fromUnixTimestamp64Micro({low:Int64}, 'UTC') AND "
-                "trace_ts <= fromUnixTimestamp64Micro({high:Int64}, 'UTC') AND line_hash IN {hashes:Array(UInt64)}",
+                "trace_ts <= fromUnixTimestamp64Micro({high:Int64}, 'UTC') AND line_hash IN {hashes:Array(UInt64)} "
+                "AND project_id IN {projects:Array(String)}",
                 parameters={
                     "table": table,
                     "low": span["min"],
                     "high": span["max"],
                     "hashes": hashes[start : start + _HASHES_AT_ONCE],
+                    "projects": projects,
                 },
             )
             found.update(row[0] for row in result.result_rows)
@@ -272,9 +280,13 @@ class Inserter:
         """
         received_at = int(self._clock() * 1_000_000)
         rejected: dict[int, str] = {}
+        parts: Counter[str] = Counter()
         for table, rows in batch.tables:
+            # A table may come in several parts; each needs a token of its own.
+            name = f"{table}.{parts[table]}" if parts[table] else table
+            parts[table] += 1
             crash_point("ingest.before-table")
-            rejected |= await self._insert(table, rows, f"{token}/{table}", in_doubt)
+            rejected |= await self._insert(table, rows, f"{token}/{name}", in_doubt)
             crash_point("ingest.after-table")
         if rejected:
             batch = batch.without(rejected)
@@ -308,6 +320,15 @@ class Inserter:
                 between,
             )
         await self.store(batch, token, in_doubt=True)
+
+    async def only_missing(self, batch: DecodedBatch) -> DecodedBatch:
+        """The batch without the records that are stored already, under whatever token."""
+        tables = []
+        for table, rows in batch.tables:
+            missing, _ = await self._attempt(self._writer.missing, table, rows)
+            if missing:
+                tables.append((table, rows.take(missing).combine_chunks()))
+        return DecodedBatch(tables, batch.dead_letters, batch.spans, batch.without)
 
     async def _insert(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> dict[int, str]:
         """Stores the rows of one table; those that cannot be are told by their hash, with the reason.

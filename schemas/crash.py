@@ -33,6 +33,9 @@ Point = Literal[
     "ship.after-records",
     "ship.before-commit",
     "ship.after-commit",
+    "replay.after-announce",
+    "replay.after-store",
+    "replay.after-outcome",
 ]
 POINTS: tuple[str, ...] = get_args(Point)
 """Every point, in the order in which a line passes them."""

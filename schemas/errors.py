@@ -6,6 +6,7 @@ TailraceError
 ├── SliceError                  a slice string cannot be read; holds the column
 ├── DataError                   a data object cannot be written, or read back; the text says which part and why
 ├── NotFound                    a trace or an object that was asked for does not exist
+├── DeliveryError               a line was not taken by the server, and its logger was told to raise
 ├── RetryableError              the other side is away or overloaded; the same call may succeed later
 │   ├── KafkaUnavailable
 │   └── ClickHouseUnavailable
@@ -85,6 +86,10 @@ class DataError(TailraceError):
 
 class NotFound(TailraceError):
     """What was asked for does not exist."""
+
+
+class DeliveryError(TailraceError):
+    """A line was not taken by the server. Raised only by a logger that was made with `raise_errors=True`."""
 
 
 class RetryableError(TailraceError):

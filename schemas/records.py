@@ -98,13 +98,19 @@ class TraceContext(Record, tag="trace", kw_only=True):
 
 
 class EventStart(Record, tag="event_start", kw_only=True):
-    """An LLM event began. Start and end are two lines, so that a crash shows what was running."""
+    """An LLM event began. Start and end are two lines, so that a crash shows what was running.
+
+    Args:
+        attributes: What is known of it from the start, under the OpenTelemetry GenAI names, for example
+            `gen_ai.request.model`.
+    """
 
     event_id: Name
     event_type: EventType
     parent_id: str | None = None
     name: str | None = None
     input: Raw = field(default_factory=Raw)
+    attributes: Raw = field(default_factory=Raw)
 
 
 class EventEnd(Record, tag="event_end", kw_only=True):
@@ -169,6 +175,67 @@ class Metadata(MonitoringRecord, tag="metadata", kw_only=True):
     entries: Raw
 
 
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+BinNumber = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+
+
+class Statistics(MonitoringRecord, tag="statistics", kw_only=True):
+    """What a session that logs no raw data says of one subject in one window; `ts` is when the window began.
+
+    Records merge by adding up (`histogram`), over windows and over processes. A record is told apart from a repetition of
+    it by `instance` and `sequence`.
+
+    Args:
+        seconds: How long the window was.
+        instance: The process, by a random name of its own.
+        sequence: Number of the record in that process.
+        subject: What is described. `prediction` with the name `""` counts every prediction.
+        name: Of a feature, of a part of a prediction, of a segment (`""`: all of them), of a class of exceptions.
+        type: `number`, `integer`, `boolean`, `text`, `other`, `mixed` or `none`; of ground truths `binary`, `text`,
+            `number` or `other`.
+        count: How many values, missing ones included.
+        missing: How many of them were None or NaN, or were no part of the row.
+        not_finite: How many were infinite.
+        numbers: How many were finite numbers; these have moments and bins. Of ground truths of type `number` the
+            numbers are the errors, prediction minus label.
+        mean: Of the numbers.
+        m2: Sum of the squares of their distances from the mean.
+        mean_abs: Mean of the sizes of errors.
+        min: The smallest, as its bin says it.
+        max: The largest, likewise.
+        bins: Numbers of bins (`histogram.bin_of`), ascending.
+        bin_counts: How many numbers each of them has.
+        distinct: HyperLogLog sketch of the distinct values (Apache DataSketches, compact form), in base64.
+        top: Frequent texts, each as its keyed hash, with counts: a JSON object.
+        matches: How often the prediction was the label.
+        confusion: Of `binary`: `{"tp","fp","tn","fn"}`; of `text`: a list of `[hash of label, hash of prediction, count]`.
+        uncounted: Rows of this window that this process had to leave out of all its figures.
+    """
+
+    seconds: Annotated[float, Meta(ge=0)]
+    instance: Name
+    sequence: Count
+    subject: Literal["feature", "prediction", "ground_truth", "exceptions"]
+    name: str = ""
+    type: str = ""
+    count: Count = 0
+    missing: Count = 0
+    not_finite: Count = 0
+    numbers: Count = 0
+    mean: float | None = None
+    m2: float | None = None
+    mean_abs: float | None = None
+    min: float | None = None
+    max: float | None = None
+    bins: list[BinNumber] = field(default_factory=list)
+    bin_counts: list[Count] = field(default_factory=list)
+    distinct: str = ""
+    top: Raw = field(default_factory=Raw)
+    matches: Count = 0
+    confusion: Raw = field(default_factory=Raw)
+    uncounted: Count = 0
+
+
 AnyRecord = (
     Text
     | Tags
@@ -181,6 +248,7 @@ AnyRecord = (
     | GroundTruth
     | ExceptionRecord
     | Metadata
+    | Statistics
 )
 
 RECORD_TYPES: dict[str, type[Record]] = {
@@ -195,6 +263,7 @@ RECORD_TYPES: dict[str, type[Record]] = {
     "ground_truth": GroundTruth,
     "exception": ExceptionRecord,
     "metadata": Metadata,
+    "statistics": Statistics,
 }
 """Every kind of tailrace v1 by its name on the wire."""
 

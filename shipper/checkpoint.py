@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +16,7 @@ from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import CheckpointError
 from tailrace.schemas.streams import Intent
 from tailrace.shipper.identity import FileState
-from tailrace.shipper.tail import Step
+from tailrace.shipper.tail import Loss, Step
 
 VERSION = 1
 
@@ -26,18 +28,25 @@ class Progress(msgspec.Struct, frozen=True):
         files: By id, how far each file is acknowledged.
         intent: `None`, or what was about to be stored when the process ended: it may be stored or not.
         intended: With an intent: what is true once it is stored.
+        lost: Bytes that were lost for sure, by cause (`tail.Loss`), since progress is kept.
     """
 
     files: dict[str, FileState]
     intent: Intent | None = None
     intended: Step | None = None
+    lost: dict[str, int] = {}
 
     def after(self, step: Step) -> Progress:
         """Progress once the step's batch is stored; it holds no intent any more."""
         files = {**self.files, **{state.id: state for state in step.files}}
         for file_id in step.forgotten:
             files.pop(file_id, None)
-        return Progress(files)
+        return Progress(files, lost=add_losses(self.lost, step.lost))
+
+
+def add_losses(before: Mapping[str, int], more: Mapping[Loss, int]) -> dict[str, int]:
+    """The sum, by cause."""
+    return dict(Counter(before) + Counter({str(cause): count for cause, count in more.items()}))
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -45,6 +54,7 @@ class _Document(msgspec.Struct, frozen=True):
     files: list[FileState]
     intent: Intent | None = None
     intended: Step | None = None
+    lost: dict[str, int] = {}
 
 
 class _Version(msgspec.Struct):
@@ -119,7 +129,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"progress in {self.path} is damaged ({exc}): restore it, or remove it to deliver everything again"
             ) from exc
-        return Progress({s.id: s for s in document.files}, document.intent, document.intended)
+        return Progress({s.id: s for s in document.files}, document.intent, document.intended, document.lost)
 
     def save(self, progress: Progress) -> None:
         """Replace what was saved; on return it has reached the disk.
@@ -128,7 +138,8 @@ class Checkpoint:
             CheckpointError: It could not be written (disk full, no permission). What was saved before is
                 still there.
         """
-        document = _Document(VERSION, list(progress.files.values()), progress.intent, progress.intended)
+        files = list(progress.files.values())
+        document = _Document(VERSION, files, progress.intent, progress.intended, progress.lost)
         raw = msgspec.json.encode(document)
         try:
             # A crash up to here, or in the next three lines, leaves the old file, and perhaps a half written

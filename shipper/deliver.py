@@ -112,8 +112,8 @@ class CheckpointedDelivery(Delivery[P]):
         if progress.intent is not None and not self._sink.idempotent:
             # It may be stored or not, and storing it again may repeat lines: read on from before it, which
             # is at-least-once, and needs no special care about equal batches.
-            progress = Progress(progress.files)
-        self._progress = Progress(progress.files)
+            progress = Progress(progress.files, lost=progress.lost)
+        self._progress = Progress(progress.files, lost=progress.lost)
         return progress
 
     def prepare(self, chunks: Sequence[FileChunk]) -> P:
@@ -132,6 +132,7 @@ class CheckpointedDelivery(Delivery[P]):
                         self._progress.files,
                         Intent(token, step.ranges, step.announced or self._clock()),
                         step,
+                        self._progress.lost,
                     )
                 )
                 crash_point("ship.after-intent")

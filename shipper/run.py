@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from tailrace.schemas.streams import Prepared
 from tailrace.shipper.checkpoint import Progress
 from tailrace.shipper.deliver import Delivery
@@ -118,7 +120,7 @@ class Shipper(Generic[P]):
         prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
         # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
         intent = progress.intent
-        again = type(step)(step.ranges, step.files, step.forgotten, intent.token, intent.started)
+        again = msgspec.structs.replace(step, token=intent.token, announced=intent.started)
         await self._delivery.deliver(prepared, again)
         self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)))
 

@@ -73,6 +73,7 @@ class Step(msgspec.Struct, frozen=True):
         forgotten: Ids of files that are gone and read to their end: their states may be dropped.
         token: `None`, or the token under which an earlier process may already have stored the batch.
         announced: With a token: when that process began to, in seconds since the epoch.
+        lost: Bytes, by cause, that were found to be lost since the step before.
     """
 
     ranges: tuple[FileRange, ...]
@@ -80,6 +81,7 @@ class Step(msgspec.Struct, frozen=True):
     forgotten: tuple[str, ...] = ()
     token: str | None = None
     announced: float = 0.0
+    lost: dict[Loss, int] = {}
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -214,6 +216,7 @@ class Tailer:
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         self.losses: Counter[Loss] = Counter()
+        self._told: Counter[Loss] = Counter()  # of them, what a step has said
         self._settings = settings
         self._ignore = tuple(ignore)
         self._new_id = new_id
@@ -505,10 +508,12 @@ class Tailer:
         after += tuple(file.state(now) for file in self._taken_over if file.id not in states)
         self._taken_over.clear()
         chunks = tuple(chunk for parts in found.values() for chunk in parts)
-        if not chunks and not after and not self._forgotten:
+        lost = dict(self.losses - self._told)
+        if not chunks and not after and not self._forgotten and not lost:
             return None
+        self._told = self.losses.copy()
         forgotten, self._forgotten = tuple(self._forgotten), []
-        return Batch(chunks, Step(_ranges(chunks), after, forgotten), size)
+        return Batch(chunks, Step(_ranges(chunks), after, forgotten, lost=lost), size)
 
     def _next_chunk(self, file: TailedFile, now: float) -> FileChunk | None:
         if file.descriptor is None or file.lag == 0:

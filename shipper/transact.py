@@ -41,7 +41,7 @@ from aiokafka import errors as kafka
 from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import CheckpointError, Fenced, KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.streams import FileChunk
-from tailrace.shipper.checkpoint import Progress
+from tailrace.shipper.checkpoint import Progress, add_losses
 from tailrace.shipper.identity import FileState
 from tailrace.shipper.produce import ATTEMPT_SECONDS, KafkaWriter, Messages, backoff, translate
 from tailrace.shipper.settings import KafkaSettings
@@ -65,6 +65,7 @@ class Owner(msgspec.Struct, frozen=True):
         host: Of the process.
         pid: Of the process, there.
         started: When it took over, in seconds since the epoch.
+        lost: Bytes that were lost for sure, by cause (`tail.Loss`), over all processes.
     """
 
     version: int
@@ -73,6 +74,7 @@ class Owner(msgspec.Struct, frozen=True):
     host: str
     pid: int
     started: float
+    lost: dict[str, int] = {}
 
 
 class _FileRecord(msgspec.Struct, frozen=True):
@@ -113,7 +115,8 @@ class TransactionalDelivery:
         """
         await self._writer.open_for_ever()
         found, progress = await self._read_for_ever()
-        self._owner = msgspec.structs.replace(self._owner, sequence=found.sequence if found else 0)
+        if found is not None:
+            self._owner = msgspec.structs.replace(self._owner, sequence=found.sequence, lost=found.lost)
         # Our record goes first, so that whoever was fenced can tell that it was, and by whom.
         await self.deliver(None, Step((), ()))
         return progress
@@ -129,7 +132,8 @@ class TransactionalDelivery:
             Fenced: Another process took over.
             KafkaRefused: The broker refuses us for good.
         """
-        mine = msgspec.structs.replace(self._owner, sequence=self._owner.sequence + 1)
+        lost = add_losses(self._owner.lost, step.lost)
+        mine = msgspec.structs.replace(self._owner, sequence=self._owner.sequence + 1, lost=lost)
         attempt = 0
         while True:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -114,3 +115,19 @@ def test_every_variable_of_the_readme_is_read_somewhere() -> None:
     read = set(re.findall(r'"(TAILRACE_[A-Z_]+)"', sources))
     read |= {f"TAILRACE_KAFKA_{name}" for name in re.findall(r'setting\("([A-Z_]+)"', sources)}
     assert named - options - read == set()
+
+
+def test_the_names_that_replace_raymons_exist() -> None:
+    """Every name of the second column of the migration table can be imported, and every command in it be called."""
+    text = PAGES[0].read_text()
+    section = text[text.index("## Coming from raymon") : text.index("**Large objects.**")]
+    cells = " ".join(row.split(" | ")[1] for row in section.splitlines() if row.startswith("| "))
+    for module, name in re.findall(r"\b(tailrace\.testing|tailrace|tt)\.([A-Za-z_]+)", cells):
+        home = importlib.import_module("tailrace.types" if module == "tt" else module)
+        assert hasattr(home, name), name
+    (imported,) = re.findall(r"`from tailrace import ([\w, ]+)`", cells)
+    assert all(hasattr(importlib.import_module("tailrace"), name) for name in imported.split(", "))
+    group = typer.main.get_command(app)
+    commands_named = set(re.findall(r"`tailrace ([a-z-]+)", cells))
+    assert {"object", "trace", "traces", "up", "ship"} <= commands_named
+    assert commands_named <= set(group.commands)  # type: ignore[attr-defined]

@@ -18,6 +18,8 @@ A request passes through these files, in this order:
 - `execute`     runs it on the engine (`engine`, `sessions`), in a thread
 - `respond`     the answer, or ClickHouse's kind of error (`refusal`)
 
+Lines that loggers send (`schemas.intake`) go from `access` straight to `intake`: into a file that `tailrace up` tails.
+
 Not offered: ClickHouse's own block compression (`compress=1`, `decompress=1`; use `Content-Encoding`), external data
 tables, `INSERT … SELECT … FROM input(…)` with data in the request, several statements in one request, and the
 web pages `/play` and `/dashboard`.

@@ -23,12 +23,14 @@ from tailrace.explorer.front.announce import announce, withdraw
 from tailrace.explorer.front.body import HEAD_BYTES, Upload, receive
 from tailrace.explorer.front.engine import Engine, new_mark
 from tailrace.explorer.front.guard import Guard
+from tailrace.explorer.front.intake import Intake
 from tailrace.explorer.front.refusal import Refusal
 from tailrace.explorer.front.sessions import Session, Sessions
 from tailrace.explorer.front.settings import DEFAULT_PORT, FrontSettings
 from tailrace.explorer.front.statement import Statement
 from tailrace.schemas.clickhouse.connection import Dsn, FrontInfo
 from tailrace.schemas.errors import ConfigError
+from tailrace.schemas.intake import KEY_HEADER, LINES_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +75,17 @@ class Front:
     Args:
         dsn: The embedded database; its `database` is where names without one belong.
         settings: Address, token, limits.
+        intake: Takes the lines that loggers send; without one the front offers no such path.
     """
 
-    def __init__(self, dsn: Dsn, settings: FrontSettings | None = None) -> None:
+    def __init__(self, dsn: Dsn, settings: FrontSettings | None = None, intake: Intake | None = None) -> None:
         if not dsn.embedded:
             raise ConfigError(
                 f"{dsn} is a server already; the HTTP front is for an embedded database (chdb:///DIRECTORY)"
             )
         self._dsn = dsn
         self._settings = settings or FrontSettings()
+        self._intake = intake
         self._spool = Path(dsn.path) / SPOOL_DIRECTORY
         self._info: FrontInfo | None = None
 
@@ -174,6 +178,8 @@ class Front:
         await self._runner.shutdown()
         await self._runner.cleanup()
         await asyncio.gather(*self._running.values(), *self._errands, return_exceptions=True)
+        if self._intake is not None:
+            await self._intake.settle()
         for session in self._sessions.drain():
             _close(session)
         await asyncio.to_thread(self._threads.shutdown)
@@ -203,6 +209,8 @@ class Front:
         if path in ("/ping", "/replicas_status") and request.method in ("GET", "HEAD"):
             return web.Response(text="Ok.\n")
         check_origin(request.headers, self._settings)
+        if path == LINES_PATH and self._intake is not None:
+            return await self._take_lines(request, raw_query, self._intake, headers)
         if path not in ("", "/", "/query"):
             return web.Response(status=404, text=f"There is no handle {path}\n")
         if request.method not in ("GET", "HEAD", "POST"):
@@ -219,6 +227,16 @@ class Front:
         statement, upload = await self._receive(request, asked)
         result = await self._run(request, asked, statement, upload)
         return await respond.send(request, result, headers)
+
+    async def _take_lines(
+        self, request: web.BaseRequest, raw_query: str, intake: Intake, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        if request.method != "POST":
+            return web.Response(status=405, text="Use POST\n", headers={"Allow": "POST"})
+        check_credentials(request.headers, parameters.split_query_string(raw_query), self._settings)
+        coding, key = request.headers.get("Content-Encoding", ""), request.headers.get(KEY_HEADER, "")
+        lines = await intake.take(request.content.iter_any(), coding, key)
+        return web.json_response({"lines": lines}, headers=headers)
 
     async def _receive(
         self, request: web.BaseRequest, asked: parameters.Parameters

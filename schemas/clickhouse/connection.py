@@ -222,6 +222,11 @@ def open_engine(dsn: Dsn) -> Any:
     return _open_engine(dsn, create_database=True)
 
 
+def open_another(dsn: Dsn) -> Any:
+    """One more client of the embedded engine that this process has open: threads must not share one."""
+    return _open_engine(dsn, create_database=False)
+
+
 def _front_of(dsn: Dsn) -> Dsn:
     front = read_front(dsn.path)
     if front is None:
@@ -337,8 +342,7 @@ def call(where: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any)
 def translate(exc: Exception, where: str) -> TailraceError:
     """Which of our errors a driver's exception is: retryable, refused for good, or a schema that does not fit."""
     text = first_line(exc)
-    found = _CODE.search(str(exc))
-    code = int(found.group(1)) if found else None
+    code = error_code(exc)
     if code in _PERMANENT_NETWORK_CODES:
         return ClickHouseRejected(f"{where} refuses us: {text}", code)
     if code in _TRANSIENT_CODES or _NOT_ENOUGH_SPACE.search(str(exc)):
@@ -354,6 +358,12 @@ def translate(exc: Exception, where: str) -> TailraceError:
     if _is_network_fault(exc):
         return ClickHouseUnavailable(f"{where} does not answer: {text}")
     return ClickHouseRejected(f"{where}: {text}")
+
+
+def error_code(exc: BaseException) -> int | None:
+    """ClickHouse's error code in a driver's exception; `None` when it holds none."""
+    found = _CODE.search(str(exc))
+    return int(found.group(1)) if found else None
 
 
 def _is_network_fault(exc: Exception) -> bool:

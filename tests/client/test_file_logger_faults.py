@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tailrace import ConfigError, FileLogger, Tag, Trace
-from tailrace.file_logger import Held, judge
+from tailrace.append import Held, judge
 
 pytestmark = pytest.mark.filterwarnings("ignore:tailrace:RuntimeWarning")
 
@@ -179,7 +179,7 @@ def test_threads_lose_nothing_when_others_close_the_descriptor(tmp_path: Path) -
         logger = FileLogger(sys.argv[1], "shop", check_ms=1)
         trace = Trace(logger=logger)
         trace.info("first")
-        fd = logger._fd
+        fd = logger._file._fd
         sys.setswitchinterval(1e-5)
         def work():
             for _ in range(3000):
@@ -200,7 +200,7 @@ def test_a_number_that_became_another_file_is_left_alone(tmp_path: Path) -> None
     """Property: when our descriptor number has been given to another file, it is neither written to for long nor closed."""
     path, other = tmp_path / "trace.log", tmp_path / "other"
     logger = FileLogger(path, "shop", check_ms=0)
-    stolen = logger._fd
+    stolen = logger._file._fd
     os.close(stolen)
     replacement = os.open(other, os.O_CREAT | os.O_WRONLY)
     assert replacement == stolen

@@ -18,22 +18,40 @@ def run(code: str) -> str:
 def test_the_public_surface_is_pinned() -> None:
     """Property: names are added on purpose and never disappear; each of them can be imported."""
     assert tailrace.__all__ == [
+        "APILogger",
+        "Arrow",
+        "Client",
         "ConfigError",
         "DataError",
         "DataFrame",
         "DataType",
+        "DeliveryError",
         "FileLogger",
+        "Generation",
         "Image",
         "Logger",
         "LoggerStats",
+        "Metadata",
         "Native",
+        "NotFound",
         "Numpy",
+        "Polars",
         "Series",
+        "Session",
         "Tag",
         "TailraceError",
+        "TailraceHandler",
         "Trace",
+        "TraceEvent",
+        "User",
+        "configure",
+        "connect",
+        "current_event",
+        "current_trace",
         "load",
+        "session",
         "testing",
+        "traced",
         "types",
     ]
     assert all(getattr(tailrace, name) is not None for name in tailrace.__all__)
@@ -45,7 +63,7 @@ def test_importing_and_logging_import_nothing_heavy() -> None:
     """Property: a service that logs text, tags and JSON never pays for numpy, pandas, Pillow, asyncio or msgspec."""
     loaded = run(
         "import sys, tailrace\n"
-        "from tailrace import *\n"
+        "from tailrace import FileLogger, Tag, Trace\n"
         "from tailrace.testing import MemoryLogger\n"
         "t = Trace(logger=MemoryLogger()); t.info('x'); t.tag([Tag('a', 1)]); t.log('r', {'a': [1, None]})\n"
         "print(sorted({'numpy', 'pandas', 'PIL', 'asyncio', 'msgspec', 'logging'} & set(sys.modules)))"

@@ -102,6 +102,7 @@ def test_slice_as_json_is_one_document_with_documented_keys(tailrace: Run) -> No
         "error_rate",
         "metrics",
         "by",
+        "over",
     ]
     assert (document["traces"], document["errors"]) == (15, 1)
     assert document["metrics"]["ms"] == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import pytest
@@ -164,3 +165,30 @@ def test_retries_wait_longer_and_longer_up_to_a_limit(attempt: int, random: floa
     policy = RetryPolicy(first=0.2, longest=15.0)
     delay = policy.delay(attempt, random)
     assert min(15.0, 0.2 * 2.0 ** min(attempt - 1, 30)) / 2 <= delay <= 15.0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"count": -1},
+        {"count": 2**63},
+        {"count": 1.5},
+        {"sequence": 10**30},
+        {"bins": [2**31]},
+        {"bins": [None]},
+        {"bin_counts": [-1]},
+        {"seconds": -1.0},
+        {"subject": "weather"},
+        {"instance": ""},
+        {"deployment": ""},
+    ],
+)
+def test_statistics_that_no_column_can_hold_are_dead_letters(odd: dict[str, object]) -> None:
+    """A number out of its column's range is found where the line is read, never when the batch is put together."""
+    fields = {"deployment": "d", "seconds": 1.0, "instance": "i", "sequence": 1, "subject": "feature"}
+    good, bad = (
+        json.dumps(hostile.v1("statistics", **each)).encode() for each in (fields, {**fields, **odd})
+    )
+    batch = decode(chunk(good + b"\n" + bad + b"\n"))
+    assert [(table, len(columns)) for table, columns in batch.tables] == [("statistics", 1)]
+    assert [letter.raw for letter in batch.dead_letters] == [bad]

@@ -35,7 +35,7 @@ TABLES = [
     "predictions",
     "ground_truths",
 ]
-TABLES += ["exceptions", "metadata", "dead_letters", "ledger"]
+TABLES += ["exceptions", "metadata", "statistics", "dead_letters", "ledger"]
 
 PAYLOAD = {"a": [1, 2.5, None, "ü\u0000"], "b": {"c": True}}
 LINES = [
@@ -55,7 +55,15 @@ LINES = [
     hostile.v1(
         "trace", name="n", conversation_id="c", session_id="s", user={"id": "u", "age": 3}, metadata=PAYLOAD
     ),
-    hostile.v1("event_start", event_id="e", event_type="TOOL", parent_id="p", name="search", input=PAYLOAD),
+    hostile.v1(
+        "event_start",
+        event_id="e",
+        event_type="TOOL",
+        parent_id="p",
+        name="search",
+        input=PAYLOAD,
+        attributes={"gen_ai.request.model": "m"},
+    ),
     hostile.v1("event_end", event_id="e", output=PAYLOAD, status="error", error="boom", usage={"x": 1}),
     hostile.v1("feedback", feedback_tag="THUMBS_UP", feedback_text="nice", score=0.5),
     hostile.v1(
@@ -64,6 +72,25 @@ LINES = [
     hostile.v1("ground_truth", deployment="d", label=True, prediction=False, segments=["a", "b"]),
     hostile.v1("exception", deployment="d", message="m", stack_trace="s", extra_info=PAYLOAD),
     hostile.v1("metadata", deployment="d", entries=PAYLOAD),
+    hostile.v1(
+        "statistics",
+        deployment="d",
+        seconds=60.5,
+        instance="i",
+        sequence=2**63 - 1,
+        subject="feature",
+        name="f",
+        type="number",
+        count=3,
+        numbers=2,
+        missing=1,
+        mean=1.5,
+        bins=[-(2**31), 5],
+        bin_counts=[1, 1],
+        distinct="AAAA",
+        top={"00ff": 1},
+        confusion=[["a", "b", 1]],
+    ),
 ]
 
 
@@ -136,7 +163,10 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
         "u",
     ]
     assert (payload(trace["user"]), payload(trace["metadata"])) == ({"id": "u", "age": 3}, PAYLOAD)
-    event = one("events", "event_id, parent_id, event_type, name, input, output, status, error, usage")
+    event = one(
+        "events", "event_id, parent_id, event_type, name, input, output, status, error, usage, attributes"
+    )
+    assert payload(event["attributes"]) == {"gen_ai.request.model": "m"}
     assert [event[name] for name in ("event_id", "parent_id", "event_type", "name", "status", "error")] == [
         *("e", "p", "TOOL", "search", "error", "boom")
     ]
@@ -159,10 +189,17 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     fault = one("exceptions", "deployment, message, stack_trace, extra_info")
     assert (fault["message"], fault["stack_trace"], payload(fault["extra_info"])) == ("m", "s", PAYLOAD)
     assert payload(one("metadata", "entries")["entries"]) == PAYLOAD
+    window = one(
+        "statistics", "seconds, sequence, subject, count, mean, m2, bins, bin_counts, top, confusion"
+    )
+    assert (window["seconds"], window["sequence"], window["subject"]) == (60.5, 2**63 - 1, "feature")
+    assert (window["count"], window["mean"], window["m2"]) == (3, 1.5, None)
+    assert (window["bins"], window["bin_counts"]) == ([-(2**31), 5], [1, 1])
+    assert (payload(window["top"]), payload(window["confusion"])) == ({"00ff": 1}, [["a", "b", 1]])
     assert one("dead_letters", "reason, raw, file, byte")["raw"] == "garbage"
     assert one("ledger", "lines, rows, dead_letters, blank") == {
-        "lines": 13,
-        "rows": 12,
+        "lines": 14,
+        "rows": 13,
         "dead_letters": 1,
         "blank": 0,
     }

@@ -51,6 +51,7 @@ class FrontProcess:
         token: The password of user `default`.
         settings: Fields of `FrontSettings`, as text.
         port: 0 takes a free one.
+        lines: Where to put the lines that loggers send; None offers no such path.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class FrontProcess:
     settings: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     database: str = "tailrace"
+    lines: Path | None = None
 
     def __enter__(self) -> FrontProcess:
         self.start()
@@ -80,6 +82,7 @@ class FrontProcess:
             str(self.port),
         ]
         command += ["--database", self.database]
+        command += ["--lines", str(self.lines)] if self.lines is not None else []
         for name, value in self.settings.items():
             command += ["--setting", f"{name}={value}"]
         self.process = subprocess.Popen(

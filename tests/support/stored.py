@@ -21,6 +21,7 @@ TABLES = (
     "predictions",
     "ground_truths",
     "exceptions",
+    "tag_stats",
 )
 _tokens = itertools.count()
 

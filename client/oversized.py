@@ -1,0 +1,184 @@
+"""Objects over the size limit of a logger's policy: kept out of the line, never silently.
+
+Spilled, an object is written once under the hash of its content, in a folder beside the log:
+
+    app.log
+    app.log.objects/9f/9f86d081….json
+
+The line then holds a stand-in (`tailrace.schemas.stand_in`) that names the file; `tailrace.load` and `tailrace object`
+follow it and check the hash. Truncated, the stand-in's preview is all that is left. A logger without a file
+(`MemoryLogger`, `APILogger`) truncates, and so does one that cannot write the folder.
+
+An object is in memory as its JSON when it is found to be too large, and is written from there: no second copy is made.
+An array of N bytes thus takes about 2.6 N more at the peak, its base64 and that in JSON. The service waits for the write
+(100 MB: 1.6 s, of which the hash takes 0.7 s).
+Nothing ever deletes spilled objects: remove them with the logs that name them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tailrace.logger import Event, Logger
+from tailrace.policy import Oversized, Policy
+from tailrace.schemas.errors import DataError, NotFound
+from tailrace.schemas.stand_in import FOLDER_SUFFIX, StandIn, place, preview_of
+
+DEFAULT_POLICY = Policy()
+"""For loggers that say nothing of one."""
+
+
+def fitted(logger: Logger, name: bytes, encoded: bytes) -> bytes:
+    """The JSON of an object if it is within the limit, else that of its stand-in. Counts what it does.
+
+    Args:
+        logger: Its `policy` has the limit; its `path`, if it has one, is the log that the object is put beside.
+        name: The object's, as JSON, for the logger's report of problems.
+        encoded: The JSON of the object.
+    """
+    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
+    if len(encoded) <= policy.max_object_bytes:
+        return encoded
+    logger.count(Event.OVERSIZED, 1)
+    why = ""
+    log = _log_of(logger) if policy.oversized is Oversized.SPILL else None
+    if log is not None:
+        try:
+            return _spilled(encoded, log).to_json()
+        except OSError as exc:
+            why = f", because it could not be written beside the log: {exc}"
+    elif policy.oversized is Oversized.SPILL:
+        why = ", because this logger has no file to put it beside"
+    logger.count(
+        Event.ALTERED, detail=f"the object {name.decode():.100} of {len(encoded):,} bytes was truncated{why}"
+    )
+    return StandIn("truncated", len(encoded), preview_of(encoded)).to_json()
+
+
+def _log_of(logger: Logger) -> Path | None:
+    path = getattr(logger, "path", None)
+    return path if isinstance(path, Path) else None
+
+
+def _spilled(encoded: bytes, log: Path) -> StandIn:
+    from hashlib import sha256
+
+    digest = sha256(encoded).hexdigest()
+    folder = f"{log.name}{FOLDER_SUFFIX}"
+    _write_once(encoded, log.parent / folder / place(digest))
+    return StandIn(
+        "spilled",
+        len(encoded),
+        preview_of(encoded),
+        sha256=digest,
+        path=f"{folder}/{place(digest)}",
+        directory=str(log.parent),
+        host=os.uname().nodename,
+    )
+
+
+def _write_once(encoded: bytes, path: Path) -> None:
+    """Put the content at its place; nothing is done when it is there.
+
+    Any number of threads and processes may do so at once: each writes a file of its own and renames it. A crash
+    leaves a hidden `.tmp` file. Nothing is synced: after a power failure a file may be short, which its size says
+    here and its hash says to readers.
+    """
+    with suppress(FileNotFoundError):
+        if path.stat().st_size == len(encoded):
+            return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem[:16]}.{os.getpid()}.{os.urandom(6).hex()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        try:
+            rest = memoryview(encoded)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def read_spilled(stand_in: StandIn, directories: Sequence[str | os.PathLike[str]] = ()) -> bytes:
+    """The JSON of a spilled object, checked against its hash.
+
+    Args:
+        stand_in: What the line holds.
+        directories: Where to look: directories of logs, or folders of objects that were copied from there. The
+            place that the service wrote to is tried last.
+
+    Raises:
+        NotFound: It is in none of them; the message says on which machine it lies, and where.
+        DataError: The object was truncated, or what lies at its place is something else.
+    """
+    if stand_in.kept == "truncated":
+        raise DataError(
+            f"this object had {stand_in.size:,} bytes, over its logger's limit, and was truncated; "
+            f"it began with {stand_in.preview[:60]}…"
+        )
+    wrong: Path | None = None
+    for path in _candidates(stand_in, directories):
+        content = _content(path, stand_in.size)
+        if content is None:
+            continue
+        from hashlib import sha256
+
+        if sha256(content).hexdigest() == stand_in.sha256:
+            return content
+        wrong = path
+    if wrong is not None:
+        raise DataError(f"{wrong} is damaged: its content is not what its name says")
+    raise NotFound(
+        f"the object was too large for the log ({stand_in.size:,} bytes) and lies at {stand_in.where}; bring that file, "
+        "or its folder, here and say where (tailrace object --objects-dir DIR, or load(…, objects=DIR))"
+    )
+
+
+def _candidates(stand_in: StandIn, directories: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    found = []
+    for directory in map(Path, directories):
+        inside = place(stand_in.sha256)
+        found += [directory / stand_in.path, directory / inside, directory / Path(inside).name]
+    if stand_in.directory:
+        found.append(Path(stand_in.directory) / stand_in.path)
+    return found
+
+
+def _content(path: Path, size: int) -> bytes | None:
+    """What a regular file of exactly this size holds; `None` for anything else."""
+    import stat
+
+    try:
+        # A line may name any place: a pipe there must not keep us waiting.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+            return None
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return file.read()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def resolved(params: Any, directories: Sequence[str | os.PathLike[str]] = ()) -> Any:
+    """The params of an object: as they are, or read from the file that they stand in for; see `read_spilled`."""
+    stand_in = StandIn.from_params(params)
+    if stand_in is None:
+        return params
+    import json
+
+    return json.loads(read_spilled(stand_in, directories))
