@@ -9,12 +9,12 @@ import xxhash
 
 from tailrace.ingestor import intents
 from tailrace.ingestor.decode import HEAD_BYTES, OVERSIZED_HEADER, LineReader, file_origin
+from tailrace.ingestor.group import committed_offsets
 from tailrace.schemas.audit import BAD, BLANK, NO_HOUR, ROW, Judged, PartitionFacts
 from tailrace.schemas.errors import KafkaRefused, RecordError
 from tailrace.schemas.kafka import KafkaConnection, translate_kafka
 
 _HOUR = 3_600_000_000
-_COORDINATOR_SECONDS = 30.0
 _BLANK = Judged(BLANK, 0, NO_HOUR)
 
 
@@ -72,7 +72,7 @@ async def survey_topic(
             raise KafkaRefused(f"there is no topic {topic!r} at {connection.brokers}")
         described = (await admin.describe_topics([topic]))[0]
         partitions = [TopicPartition(topic, p["partition"]) for p in described["partitions"]]
-        committed = await _committed(admin, group, partitions)
+        committed = await committed_offsets(admin, group, partitions)
         consumer.assign(partitions)
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -105,22 +105,6 @@ async def survey_topic(
         await consumer.stop()
         await admin.close()
     return facts
-
-
-async def _committed(admin: Any, group: str, partitions: list[Any]) -> dict[Any, Any]:
-    """The group's offsets. A cluster in which no group ever met makes their topic now, which takes a moment."""
-    from aiokafka.errors import KafkaError
-
-    deadline = asyncio.get_running_loop().time() + _COORDINATOR_SECONDS
-    while True:
-        try:
-            found: dict[Any, Any] = await admin.list_consumer_group_offsets(group, partitions=partitions)
-        except KafkaError as exc:
-            if not exc.retriable or asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(0.2)
-        else:
-            return found
 
 
 def _add(facts: PartitionFacts, numbers: dict[str, int], record: Any, judge: LineJudge) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tailrace.ingestor import intents
+from tailrace.ingestor.group import committed_offsets
 from tailrace.schemas.clickhouse import connection, migrate
 from tailrace.schemas.clickhouse.connection import Dsn, translated
 from tailrace.schemas.diagnosis import Check, fail, ok, space, warn
@@ -191,9 +192,7 @@ async def examine_group(kafka: KafkaConnection, topic: str, group: str) -> list[
         partitions = [TopicPartition(topic, each["partition"]) for each in described["partitions"]]
         if not partitions:
             return []
-        committed = await asyncio.wait_for(
-            admin.list_consumer_group_offsets(group, partitions=partitions), _WAIT_SECONDS
-        )
+        committed = await committed_offsets(admin, group, partitions)
         consumer.assign(partitions)
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     except Exception as exc:
