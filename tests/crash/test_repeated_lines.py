@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -62,7 +63,7 @@ def test_shipped_again_and_delivered_twice(
     for name, found in stored.tables.items():
         assert found.rows > 2 * found.distinct == 2 * model.tables[name].rows, name
     answers = _answers(once)
-    assert answers["slices"][0].traces > 0
+    assert answers["slices"][0]["traces"] > 0
     assert _answers(often) == answers
     stores.merge(often)
     assert _answers(often) == answers
@@ -91,11 +92,25 @@ def _answers(dsn: str) -> dict[str, Any]:
     try:
         explorer = Explorer(client)
         traces = [trace_of(0, 0), trace_of(1, 320)]
-        return {
+        answers = {
             "slices": [explorer.slice(text, by="client", metrics=["latency_ms"]) for text in SLICES],
             "traces": [explorer.traces(text, limit=50) for text in SLICES],
             "trace": [explorer.trace(trace, project=PROJECT) for trace in traces],
             "object": explorer.object(trace_of(0, 8), "ref-8", project=PROJECT),
         }
+        return _rounded(msgspec.to_builtins(answers))
     finally:
         client.close()
+
+
+def _rounded(answer: Any) -> Any:
+    """The order of rows decides the last bit of a deviation and of what is computed from it, and of nothing else."""
+    match answer:
+        case dict():
+            return {key: _rounded(value) for key, value in answer.items()}
+        case list() | tuple():
+            return [_rounded(value) for value in answer]
+        case float():
+            return pytest.approx(answer, rel=1e-12)
+        case _:
+            return answer

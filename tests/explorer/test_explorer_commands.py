@@ -112,6 +112,7 @@ def test_slice_as_json_is_one_document_with_documented_keys(tailrace: Run) -> No
         "p50": 70,
         "p95": 133,
         "p99": 138.6,
+        "std": pytest.approx(44.7213596),
     }
     assert document["metrics"]["no"]["mean"] is None
     assert [(row["value"], row["traces"]) for row in document["by"]["rows"]] == [
