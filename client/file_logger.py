@@ -42,7 +42,7 @@ class FileLogger:
             first line that comes then.
         keep: How many rotated files are kept. None keeps all. Any number **removes the oldest whether they have been
             shipped or not**: choose it by how long a shipper may be away. A file that was written to in the last
-            minute is never removed, however many there are.
+            minute is never removed, however many there are, and neither are objects that were spilled beside the log.
         queue_lines: Leave writing to a thread, behind a queue of so many lines (and one more for each thread that
             logs at the same moment); 0 for none.
         sample_rate: As for `Policy`.

@@ -31,7 +31,8 @@ class TailraceHandler(logging.Handler):
     ('warning', 'db is slow')
 
     Levels between those of Tailrace count as the next lower one, and those below INFO as debug. The text is what the
-    formatter makes of the record; by default that is the message, and the traceback of an exception below it. Nothing
+    formatter makes of the record; by default that is the message, and the traceback of an exception below it
+    (`logging.basicConfig` gives its handlers another one, unless it is told `format="%(message)s"`). Nothing
     raises, and nothing is printed to stderr. What Tailrace itself reports while a record is being written, on the same
     thread, is not written again.
 

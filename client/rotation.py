@@ -202,6 +202,6 @@ def _free_name(path: Path, now: float) -> Path:
 
 def _remove_oldest(path: Path, keep: int, now: float) -> None:
     for old in rotated_files(path)[:-keep]:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what may not be removed stays until the next rotation
             if now - old.stat().st_mtime >= GRACE_SECONDS:
                 old.unlink()

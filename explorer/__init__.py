@@ -9,6 +9,7 @@ On the way from a slice string to an answer:
 - `period` reads `--since` and `--until`
 - `selection` turns conditions into SQL with bound parameters; `reader` is the one place that runs it
 - `summary`, `latest`, `trace`, `objects` ask one question each; `events` nests LLM events; `answers` is what they return
+- `statistics` asks about deployments of models; `features` and `performance` add up, `deployments` is what it returns
 - `explorer` puts them behind one class
 
 Every answer is the same before and after ClickHouse merged its parts, and however often a line arrived: rows are
