@@ -43,6 +43,10 @@ class Fields:
         """A text."""
         if value is not None:
             encoded, altered = encode_text(self._redacted(what, value))
+            if len(encoded) > SMALL:
+                from tailrace.oversized import fitted_text
+
+                encoded = fitted_text(self._logger, key, encoded)
             self._add(key, encoded, altered)
 
     def json(self, key: bytes, value: Any, what: str, *, tokens: bool = True) -> None:
@@ -69,13 +73,21 @@ class Fields:
         value = self._redacted("user", value)
         if isinstance(value, Mapping):
             user = dict(value)
+            identity = b""
             if user.get("id") is not None:
-                identity, altered = encode_text(user["id"])
+                identity, altered = encode_name(user["id"])
                 user["id"] = orjson.Fragment(identity)
                 self._note(altered, b"user")
-            self._add(b"user", *encode(user, tokens=False))
+            encoded, altered = encode(user, tokens=False)
+            if len(encoded) > SMALL:
+                from tailrace.oversized import fitted
+
+                whole, encoded = encoded, fitted(self._logger, b"user", encoded)
+                if encoded is not whole and identity:
+                    encoded = b'{"id":%b,%b' % (identity, encoded[1:])
+            self._add(b"user", encoded, altered)
         elif value is not None:
-            self._add(b"user", *encode_text(value))
+            self._add(b"user", *encode_name(value))
 
     def number(self, key: bytes, value: Any) -> None:
         """A finite number; what is none is left out, as altered."""

@@ -6,7 +6,8 @@ Spilled, an object is written once under the hash of its content, in a folder be
     app.log.objects/9f/9f86d081….json
 
 The line then holds a stand-in (`tailrace.schemas.stand_in`) that names the file; `tailrace.load` and `tailrace object`
-follow it and check the hash. Truncated, the stand-in's preview is all that is left. A logger without a file
+follow it and check the hash. A message, a tag and any other text is kept out in the same way; its beginning and the name
+of the file stand in its place, as text. Truncated, the stand-in's preview is all that is left. A logger without a file
 (`MemoryLogger`, `APILogger`) truncates, and so does one that cannot write the folder.
 
 An object is in memory as its JSON when it is found to be too large, and is written from there: no second copy is made.
@@ -23,8 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tailrace.logger import Event, Logger
-from tailrace.policy import Oversized, Policy
+from tailrace.policy import SMALL, Oversized, Policy
 from tailrace.schemas.errors import DataError, NotFound
 from tailrace.schemas.stand_in import FOLDER_SUFFIX, StandIn, place, preview_of
 
@@ -43,12 +46,60 @@ def fitted(logger: Logger, name: bytes, encoded: bytes) -> bytes:
     policy = getattr(logger, "policy", None) or DEFAULT_POLICY
     if len(encoded) <= policy.max_object_bytes:
         return encoded
+    return _kept_out(logger, policy, name, encoded).to_json()
+
+
+def fitted_text(logger: Logger, name: bytes, encoded: bytes, share: int = 1) -> bytes:
+    """The JSON of a text if it is within the limit, else that of its beginning and of where the whole is.
+
+    What stands in its place ends with `… [104,857,602 bytes; all of it: web-1:/var/log/shop/app.log.objects/9f/9f86….json]`
+    or, truncated, with `… [104,857,602 bytes, truncated]`. Counts what it does.
+
+    Args:
+        logger: As for `fitted`.
+        name: What the text is, for the logger's report of problems.
+        encoded: The JSON of the text.
+        share: How many values share the limit.
+    """
+    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
+    limit = max(policy.max_object_bytes // share, SMALL)
+    if len(encoded) <= limit:
+        return encoded
+    stand_in = _kept_out(logger, policy, name, encoded)
+    rest = f"; all of it: {stand_in.where}" if stand_in.kept == "spilled" else ", truncated"
+    end = f"… [{len(encoded):,} bytes{rest}]".encode("utf-8", "backslashreplace").decode()
+    text: str = orjson.loads(encoded)
+    kept = limit // 2
+    while len(beginning := orjson.dumps(text[:kept])) > limit:
+        kept //= 2
+    return beginning[:-1] + orjson.dumps(end)[1:]
+
+
+def fitted_tags(logger: Logger, encoded: bytes) -> bytes:
+    """The JSON of a list of tags if it is within the limit, else that of the list with its largest texts cut.
+
+    A value over its share of the limit becomes a text that begins like its JSON and ends as `fitted_text` says.
+    """
+    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
+    if len(encoded) <= policy.max_object_bytes:
+        return encoded
+    tags = orjson.loads(encoded)
+    for tag in tags:
+        for key, value in tag.items():
+            text = orjson.dumps(value if isinstance(value, str) else orjson.dumps(value).decode())
+            if len(text) > SMALL:
+                fit = fitted_text(logger, b'"%b"' % key.encode(), text, 2 * len(tags))
+                tag[key] = value if fit is text else orjson.Fragment(fit)
+    return orjson.dumps(tags)
+
+
+def _kept_out(logger: Logger, policy: Policy, name: bytes, encoded: bytes) -> StandIn:
     logger.count(Event.OVERSIZED, 1)
     why = ""
     log = _log_of(logger) if policy.oversized is Oversized.SPILL else None
     if log is not None:
         try:
-            return _spilled(encoded, log).to_json()
+            return _spilled(encoded, log)
         except OSError as exc:
             why = f", because it could not be written beside the log: {exc}"
     elif policy.oversized is Oversized.SPILL:
@@ -56,7 +107,7 @@ def fitted(logger: Logger, name: bytes, encoded: bytes) -> bytes:
     logger.count(
         Event.ALTERED, detail=f"the object {name.decode():.100} of {len(encoded):,} bytes was truncated{why}"
     )
-    return StandIn("truncated", len(encoded), preview_of(encoded)).to_json()
+    return StandIn("truncated", len(encoded), preview_of(encoded))
 
 
 def _log_of(logger: Logger) -> Path | None:

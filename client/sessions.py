@@ -18,8 +18,8 @@ from tailrace.batches import Batch, BatchError
 from tailrace.context import current_trace
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Event, Logger, LoggerStats
-from tailrace.policy import Redact, redacted
-from tailrace.wire import timestamp, whole_second
+from tailrace.policy import SMALL, Redact, redacted
+from tailrace.wire import encode_name, timestamp, whole_second
 
 if TYPE_CHECKING:
     from logging import Logger as DebugLog
@@ -40,7 +40,6 @@ _PREDICTION = (
 )
 _JOINED_BYTES = 256 * 1024
 _MAX_NAME = 1024
-_MAX_MESSAGE = 100_000
 
 
 @dataclass(eq=False)
@@ -111,8 +110,10 @@ class Session:
             value: Anything that JSON can hold.
         """
         try:
-            entries, altered = encode({_text(key): self._redacted("metadata", value)})
-            self._line(b"metadata", b'"entries":%b' % entries, altered)
+            name, altered_key = encode_name(key)
+            entry, altered = encode(self._redacted("metadata", value))
+            entries = b"{%b:%b}" % (name, self._fitted(name, entry))
+            self._line(b"metadata", b'"entries":%b' % entries, altered or altered_key)
         except Exception as exc:
             self._dropped(exc)
 
@@ -154,7 +155,10 @@ class Session:
                 prediction_id = "%s-%d" % (target.instance, next(target.numbers))  # noqa: UP031 - quicker
                 name = b'"%b"' % prediction_id.encode()
             else:
-                name = encode_text(prediction_id)[0]
+                name = encode_name(prediction_id)[0]
+            if len(given) + len(answer) > SMALL:
+                given = self._fitted(b'"features"', given)
+                answer = self._fitted(b'"prediction"', answer)
             seconds, rest = divmod(time_ns(), _SECOND)
             middle = self._middle if current_trace() is None else self._middle_of_trace()
             self._write(_PREDICTION % (whole_second(seconds), rest // 1000, middle, name, given, answer))
@@ -170,7 +174,11 @@ class Session:
         name = prediction_id or f"{target.instance}-{next(target.numbers)}"
         given, altered_features = encode(features)
         answer, altered_prediction = encode(prediction)
-        fields = b'"prediction_id":%b,"features":%b,"prediction":%b' % (encode_text(name)[0], given, answer)
+        fields = b'"prediction_id":%b,"features":%b,"prediction":%b' % (
+            encode_name(name)[0],
+            self._fitted(b'"features"', given),
+            self._fitted(b'"prediction"', answer),
+        )
         self._line(b"prediction", fields, altered_features or altered_prediction)
         return name
 
@@ -235,8 +243,8 @@ class Session:
                 start,
                 target.instance.encode(),
                 next(target.numbers),
-                given,
-                answer,
+                self._fitted(b'"features"', given),
+                self._fitted(b'"prediction"', answer),
             )
             lines.append(line)
             size += len(line)
@@ -277,17 +285,20 @@ class Session:
             if self._collector is not None:
                 self._count_exception(self._collector, exc)
                 return
+            from tailrace.oversized import fitted_text
+
+            target = self._target
             if message is None:
                 message = "unknown" if exc is None else _described(exc)
-            fields = (
-                b'"message":%b' % encode_text(self._redacted("message", _text(message)[:_MAX_MESSAGE]))[0]
-            )
+            text = encode_text(self._redacted("message", _text(message)))[0]
+            fields = b'"message":%b' % fitted_text(target.logger, b'"message"', text)
             altered = False
             if exc is not None:
-                fields += b',"stack_trace":%b' % encode_text(self._redacted("stack_trace", _stack(exc)))[0]
+                stack = encode_text(self._redacted("stack_trace", _stack(exc)))[0]
+                fields += b',"stack_trace":%b' % fitted_text(target.logger, b'"stack_trace"', stack)
             if extra_info is not None:
                 extra, altered = encode(self._redacted("extra_info", extra_info))
-                fields += b',"extra_info":%b' % extra
+                fields += b',"extra_info":%b' % self._fitted(b'"extra_info"', extra)
             self._line(b"exception", fields + self._unique(), altered)
         except Exception as error:
             self._dropped(error)
@@ -324,15 +335,15 @@ class Session:
                 self._count_truth(self._collector, label, prediction, names)
                 return
             encoded, altered = encode(label)
-            fields = b'"label":%b' % encoded
+            fields = b'"label":%b' % self._fitted(b'"label"', encoded)
             if prediction is not None:
                 answer, altered_prediction = encode(prediction)
-                fields += b',"prediction":%b' % answer
+                fields += b',"prediction":%b' % self._fitted(b'"prediction"', answer)
                 altered = altered or altered_prediction
             if names:
-                fields += b',"segments":[%b]' % b",".join(encode_text(name)[0] for name in names)
-            if prediction_id is not None:
-                fields += b',"prediction_id":%b' % encode_text(prediction_id)[0]
+                fields += b',"segments":[%b]' % b",".join(encode_name(name)[0] for name in names)
+            if prediction_id:
+                fields += b',"prediction_id":%b' % encode_name(prediction_id)[0]
             self._line(b"ground_truth", fields + self._unique(), altered)
         except Exception as exc:
             self._dropped(exc)
@@ -377,6 +388,14 @@ class Session:
             target.logger.count(Event.ALTERED, detail=f"a {kind.decode()}")
         if target.debug is not None:
             target.debug.debug("%s of %s logged", kind.decode(), self._name)
+
+    def _fitted(self, name: bytes, encoded: bytes) -> bytes:
+        """A value as it goes into a line: itself, or what stands in for one over the size limit."""
+        if len(encoded) <= SMALL:
+            return encoded
+        from tailrace.oversized import fitted
+
+        return fitted(self._target.logger, name, encoded)
 
     def _redacted(self, what: str, value: Any) -> Any:
         redact = self._target.redact

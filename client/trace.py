@@ -223,6 +223,8 @@ class Trace(EventSource):
         try:
             message = orjson.dumps(str(text))
         except Exception:
+            message = b""
+        if not 0 < len(message) <= SMALL:
             self._text(_INFO, text)
             return
         try:
@@ -275,6 +277,10 @@ class Trace(EventSource):
         try:
             encoded, altered, problems = encode_tags(tags, self._redact)
             if encoded is not None:
+                if len(encoded) > SMALL:
+                    from tailrace.oversized import fitted_tags
+
+                    encoded = fitted_tags(self._logger, encoded)
                 seconds, rest = divmod(time_ns(), _SECOND)
                 self._write(TAGS % (whole_second(seconds), rest // 1000, self._middle, encoded))
             if problems:
@@ -330,6 +336,10 @@ class Trace(EventSource):
                     return
                 text = self._redacted("message", text)
             message, altered = encode_text(text)
+            if len(message) > SMALL:
+                from tailrace.oversized import fitted_text
+
+                message = fitted_text(self._logger, b'"message"', message)
             seconds, rest = divmod(time_ns(), _SECOND)
             self._write(template % (whole_second(seconds), rest // 1000, self._middle, message))
             if altered:

@@ -14,15 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace import DataError, FileLogger, NotFound, Trace, load
+from tailrace import Client, DataError, FileLogger, Metadata, NotFound, Tag, Trace, load
 from tailrace.oversized import fitted, read_spilled
 from tailrace.policy import Policy
+from tailrace.schemas.records import AnyRecord
 from tailrace.schemas.stand_in import MARK, PREVIEW_BYTES, StandIn, read_head
+from tailrace.sessions import Session, Target
 from tailrace.testing import MemoryLogger
 
 pytestmark = pytest.mark.filterwarnings("ignore:tailrace:RuntimeWarning")
@@ -31,7 +34,8 @@ LIMIT = 2048
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    # A writer that comes while another is at it may leave an empty line, which readers ignore.
+    return [json.loads(line) for line in path.read_bytes().splitlines() if line]
 
 
 def spilled_files(folder: Path) -> list[Path]:
@@ -296,3 +300,61 @@ def test_a_name_is_one_that_the_ingestor_takes(ref: Any, written: str | None) ->
     Trace(logger).log(ref, 1)
     assert logger.lines[0]["ref"] == (ref if written is None else written)
     assert logger.stats().altered == (written is not None and isinstance(ref, str))
+
+
+def _log_everything(logger: FileLogger, huge: Any, text: str) -> None:
+    """One call of everything that takes a value of the service's, and the value is huge."""
+    with Client(logger).trace(
+        name=text, user={"id": text, "plan": huge}, metadata=Metadata(release=text)
+    ) as trace:
+        for level in (trace.debug, trace.info, trace.warning, trace.error, trace.critical):
+            level(text)
+        trace.tag(
+            [{"name": "client", "value": text, "type": text, "group": text}, Tag("rows", huge), Tag("n", 1)]
+        )
+        trace.log("object", huge)
+        tool = trace.tool(huge, name=text, attributes={"a": huge})
+        trace.feedback(feedback_tag="good", feedback_text=text)
+        tool.fail(text, output=huge)
+        trace.generation(huge, prompt=text, model=text).end(huge, status=text, usage={"a": huge})
+        try:
+            raise ValueError(text)
+        except ValueError as exc:
+            trace.exception(text, exc)
+    session = Session("fraud", Target(logger))
+    session.log_metadata(text, huge)
+    session.log_prediction({"a": huge}, huge, prediction_id=text)
+    session.log_prediction({"a": float("nan"), "b": huge}, huge)
+    session.log_prediction_batch([{"a": huge}], [huge])
+    session.log_ground_truth(huge, huge, [text], text)
+    try:
+        raise ValueError(text)
+    except ValueError as exc:
+        session.log_exception(text, exc, {"a": huge})
+
+
+@pytest.mark.parametrize("unit", ["x", "é", "\n", "\x01"])
+def test_nothing_that_is_logged_makes_a_line_too_long(log: Path, unit: str) -> None:
+    """Property: whatever value is huge, every line is one that the ingestor takes and within a few times the limit, a
+    text in it begins as it was and names the file that has all of it, and what is not huge is untouched."""
+    logger = FileLogger(log, "shop", max_object_bytes=LIMIT)
+    huge, text = {"rows": [unit * 100] * LIMIT}, unit * 10 * LIMIT
+    _log_everything(logger, huge, text)
+    raw = log.read_bytes().splitlines()
+    for line in raw:
+        msgspec.json.decode(line, type=AnyRecord)
+    assert max(map(len, raw)) < 8 * LIMIT
+    found = lines(log)
+    (message,) = (line["message"] for line in found if line.get("level") == "info")
+    beginning, _, rest = message.rpartition("… [")
+    assert len(beginning) > LIMIT // 20
+    assert text.startswith(beginning)
+    assert rest.startswith(f"{len(json.dumps(text, ensure_ascii=False).encode()):,} bytes; all of it: ")
+    path = Path(rest.removesuffix("]").partition("all of it: ")[2].partition(":")[2])
+    assert json.loads(path.read_bytes()) == text
+    (tags,) = (line["tags"] for line in found if line["kind"] == "tags")
+    assert [tag["name"] for tag in tags] == ["client", "rows", "n"]
+    assert tags[2]["value"] == 1
+    stats = logger.stats()
+    assert (stats.dropped, stats.invalid_tags) == (0, 0)
+    assert stats.oversized > 20
