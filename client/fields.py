@@ -10,7 +10,7 @@ import orjson
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Logger
 from tailrace.policy import SMALL, Redact, redacted
-from tailrace.wire import encode_name
+from tailrace.wire import encode_id, encode_name
 
 
 class Fields:
@@ -75,7 +75,7 @@ class Fields:
             user = dict(value)
             identity = b""
             if user.get("id") is not None:
-                identity, altered = encode_name(user["id"])
+                identity, altered = encode_id(user["id"])
                 user["id"] = orjson.Fragment(identity)
                 self._note(altered, b"user")
             encoded, altered = encode(user, tokens=False)
@@ -87,7 +87,7 @@ class Fields:
                     encoded = b'{"id":%b,%b' % (identity, encoded[1:])
             self._add(b"user", encoded, altered)
         elif value is not None:
-            self._add(b"user", *encode_name(value))
+            self._add(b"user", *encode_id(value))
 
     def number(self, key: bytes, value: Any) -> None:
         """A finite number; what is none is left out, as altered."""

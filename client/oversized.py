@@ -83,14 +83,15 @@ def fitted_tags(logger: Logger, encoded: bytes) -> bytes:
     policy = getattr(logger, "policy", None) or DEFAULT_POLICY
     if len(encoded) <= policy.max_object_bytes:
         return encoded
-    tags = orjson.loads(encoded)
+    import msgspec
+
+    tags = msgspec.json.decode(encoded, type=list[dict[str, msgspec.Raw]])
     for tag in tags:
         for key, value in tag.items():
-            text = orjson.dumps(value if isinstance(value, str) else orjson.dumps(value).decode())
-            if len(text) > SMALL:
-                fit = fitted_text(logger, b'"%b"' % key.encode(), text, 2 * len(tags))
-                tag[key] = value if fit is text else orjson.Fragment(fit)
-    return orjson.dumps(tags)
+            if len(raw := bytes(value)) > SMALL and key != "name":  # which is bounded
+                text = raw if raw[:1] == b'"' else orjson.dumps(raw.decode())
+                tag[key] = msgspec.Raw(fitted_text(logger, b'"%b"' % key.encode(), text, 2 * len(tags)))
+    return msgspec.json.encode(tags)
 
 
 def _kept_out(logger: Logger, policy: Policy, name: bytes, encoded: bytes) -> StandIn:

@@ -19,7 +19,7 @@ from tailrace.context import current_trace
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Event, Logger, LoggerStats
 from tailrace.policy import SMALL, Redact, redacted
-from tailrace.wire import encode_name, timestamp, whole_second
+from tailrace.wire import encode_id, timestamp, whole_second
 
 if TYPE_CHECKING:
     from logging import Logger as DebugLog
@@ -110,7 +110,7 @@ class Session:
             value: Anything that JSON can hold.
         """
         try:
-            name, altered_key = encode_name(key)
+            name, altered_key = encode_id(key)
             entry, altered = encode(self._redacted("metadata", value))
             entries = b"{%b:%b}" % (name, self._fitted(name, entry))
             self._line(b"metadata", b'"entries":%b' % entries, altered or altered_key)
@@ -155,7 +155,7 @@ class Session:
                 prediction_id = "%s-%d" % (target.instance, next(target.numbers))  # noqa: UP031 - quicker
                 name = b'"%b"' % prediction_id.encode()
             else:
-                name = encode_name(prediction_id)[0]
+                name = encode_id(prediction_id)[0]
             if len(given) + len(answer) > SMALL:
                 given = self._fitted(b'"features"', given)
                 answer = self._fitted(b'"prediction"', answer)
@@ -175,7 +175,7 @@ class Session:
         given, altered_features = encode(features)
         answer, altered_prediction = encode(prediction)
         fields = b'"prediction_id":%b,"features":%b,"prediction":%b' % (
-            encode_name(name)[0],
+            encode_id(name)[0],
             self._fitted(b'"features"', given),
             self._fitted(b'"prediction"', answer),
         )
@@ -341,9 +341,9 @@ class Session:
                 fields += b',"prediction":%b' % self._fitted(b'"prediction"', answer)
                 altered = altered or altered_prediction
             if names:
-                fields += b',"segments":[%b]' % b",".join(encode_name(name)[0] for name in names)
+                fields += b',"segments":[%b]' % b",".join(encode_id(name)[0] for name in names)
             if prediction_id:
-                fields += b',"prediction_id":%b' % encode_name(prediction_id)[0]
+                fields += b',"prediction_id":%b' % encode_id(prediction_id)[0]
             self._line(b"ground_truth", fields + self._unique(), altered)
         except Exception as exc:
             self._dropped(exc)

@@ -44,13 +44,19 @@ def encode_name(name: Any) -> tuple[bytes, bool]:
     >>> encode_name("features"), encode_name("")
     ((b'"features"', False), (b'"unnamed"', True))
     """
-    encoded, altered = encode_text(name)
-    if 2 < len(encoded) <= MAX_NAME + 2:
+    encoded, altered = encode_id(name)
+    return (encoded, altered) if len(encoded) > 2 else (b'"unnamed"', True)
+
+
+def encode_id(text: Any) -> tuple[bytes, bool]:
+    """As `encode_name`, for what may be empty."""
+    encoded, altered = encode_text(text)
+    if len(encoded) <= MAX_NAME + 2:
         return encoded, altered
-    text = orjson.loads(encoded)
-    if 0 < len(text) <= MAX_NAME:
+    known = orjson.loads(encoded)
+    if len(known) <= MAX_NAME:
         return encoded, altered
-    return orjson.dumps(f"{text[: MAX_NAME - 1]}…" if text else "unnamed"), True
+    return orjson.dumps(f"{known[: MAX_NAME - 1]}…"), True
 
 
 @lru_cache(maxsize=4)
