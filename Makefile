@@ -22,7 +22,7 @@ demo: $(VENV)/.runtime ## A sample service, the whole pipeline on embedded Click
 	@$(BIN)/tailrace demo
 
 test: lint kafka ## Everything: format, types, tests against real Kafka, real ClickHouse and the real raymon client
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from crash.table import pytest_sessionfinish as pytest_sessionfinish
+from crash.table import pytest_terminal_summary as pytest_terminal_summary
+from crash.table import pytest_testnodedown as pytest_testnodedown
 from support.engine import database as database
 from support.engine import engine as engine
 from support.kafka import KafkaBroker, KafkaMissing

@@ -1,4 +1,4 @@
-"""Fixtures of the fault harness, and its table at the end of the run."""
+"""Fixtures of the fault harness."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from crash import stores
 from crash.actors import Cast
-from crash.check import Outcome, render
+from crash.check import Outcome
 from crash.sizes import Sizes, long_sizes, short_sizes
+from crash.table import OUTCOMES
 from support.front import FrontProcess
 from support.kafka import KafkaBroker
 from tailrace.schemas.clickhouse.connection import Dsn, connect
 from tailrace.schemas.clickhouse.migrate import migrate
 
-_OUTCOMES = pytest.StashKey[list[Outcome]]()
 _numbers = itertools.count()
 
 
@@ -32,18 +32,10 @@ def sizes(request: pytest.FixtureRequest) -> Sizes:
 def outcome(request: pytest.FixtureRequest) -> Iterator[Outcome]:
     """The scenario's row in the table; it is printed whatever becomes of the test."""
     made = Outcome(request.node.name.removeprefix("test_").replace("_", " "))
-    request.config.stash.setdefault(_OUTCOMES, []).append(made)
+    request.config.stash.setdefault(OUTCOMES, []).append(made)
     began = time.monotonic()
     yield made
     made.seconds = time.monotonic() - began
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table."""
-    outcomes = config.stash.get(_OUTCOMES, [])
-    if outcomes:
-        terminalreporter.section("faults injected, lines written, rows found")
-        terminalreporter.write_line(render(outcomes))
 
 
 @pytest.fixture
