@@ -34,7 +34,9 @@ CASES = {
     "tag dicts": ".tag of three dicts",
     "tag Tags": ".tag of three Tags",
     "log": ".log of a small dict",
+    "prediction": ".log_prediction of a small dict",
 }
+NOT_IN_RAYMON = {"prediction"}
 CONTENDERS = ("tailrace", "tailrace queue", "raymon", "logging+json")
 
 TEXT = "request received from bigshot_client"
@@ -53,10 +55,15 @@ Calls = Mapping[str, Callable[[], object]]
 def calls_of(contender: str, folder: str) -> Calls:
     """The calls of one contender, ready to be made."""
     if contender.startswith("tailrace"):
-        from tailrace import FileLogger, Tag, Trace
+        from tailrace import FileLogger, Session, Tag, Trace
+        from tailrace.sessions import Target
 
         logger = FileLogger(f"{folder}/trace.log", "shop", queue_lines=200_000 if "queue" in contender else 0)
-        return _calls(Trace(logger=logger), Tag)
+        session = Session("fraud", Target(logger))
+        return {
+            **_calls(Trace(logger=logger), Tag),
+            "prediction": lambda: session.log_prediction(DATA, True),
+        }
     if contender == "raymon":
         import raymon
         import raymon.types
@@ -96,6 +103,7 @@ def _logging_calls(folder: str) -> Calls:
         "tag dicts": lambda: write(kind="tags", tags=TAGS),
         "tag Tags": lambda: write(kind="tags", tags=TAGS),
         "log": lambda: write(kind="object", ref="features", data=DATA),
+        "prediction": lambda: write(kind="prediction", prediction_id="1", features=DATA, prediction=True),
     }
 
 
@@ -216,6 +224,8 @@ def main() -> None:
         for block in range(BLOCKS):
             for case in CASES:
                 for each in all_of_them:
+                    if each.name == "raymon" and case in NOT_IN_RAYMON:
+                        continue
                     taken = each.ask(case, CALLS // (5 if each.name == "raymon" else 1))
                     if block:  # the first one warms up
                         times.setdefault((each.name, case), []).append(taken)
@@ -233,7 +243,12 @@ def _print(times: Mapping[tuple[str, str], list[float]], tails: Mapping[str, lis
     print(f"{'':24}" + "".join(f"{name:>20}" for name in CONTENDERS))
     for case, title in CASES.items():
         ours = median["tailrace", case]
-        cells = [f"{median[name, case]:8.2f} ({median[name, case] / ours:5.1f}x)" for name in CONTENDERS]
+        cells = [
+            f"{median[name, case]:8.2f} ({median[name, case] / ours:5.1f}x)"
+            if (name, case) in median
+            else "-"
+            for name in CONTENDERS
+        ]
         print(f"{title:24}" + "".join(f"{cell:>20}" for cell in cells))
     print(f"\n.info among {THREADS} threads, µs, median of 5 rounds of {THREADS * CALLS_A_THREAD:,} calls\n")
     for position, title in enumerate(("p50", "p99", "p99.9", "maximum")):
