@@ -92,7 +92,12 @@ def _answers(dsn: str) -> dict[str, Any]:
     try:
         explorer = Explorer(client)
         traces = [trace_of(0, 0), trace_of(1, 320)]
+        tags = explorer.tags(project=PROJECT)
         answers = {
+            "tags": tags,
+            "values": [explorer.tag(tag.name, project=PROJECT) for tag in tags],
+            "compared": explorer.compare("client!=client-3", "client==client-3"),
+            "deployments": explorer.deployments(project=PROJECT),
             "slices": [explorer.slice(text, by="client", metrics=["latency_ms"]) for text in SLICES],
             "traces": [explorer.traces(text, limit=50) for text in SLICES],
             "trace": [explorer.trace(trace, project=PROJECT) for trace in traces],
