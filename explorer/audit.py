@@ -9,12 +9,13 @@ from typing import Any
 
 from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.texts import to_text
-from tailrace.schemas.audit import LedgerRange
+from tailrace.schemas.audit import CONTENT_COLUMNS, SEPARATOR, LedgerRange
 from tailrace.schemas.clickhouse.connection import translated
 
 ROWS_AT_ONCE = 8_000_000
 """So many rows' hashes are held in memory at a time."""
 _EXAMPLES = 5
+_SEPARATOR = f"char({ord(SEPARATOR)})"
 
 
 @dataclass(slots=True)
@@ -125,25 +126,28 @@ class StoredLines:
         """Rows of all record tables, counted as they lie: one that is there twice counts twice."""
         return int(self._rows(f"SELECT count() FROM ({self._all('1')})")[0][0])  # noqa: S608
 
-    def hashes(self, before: int) -> Iterator[tuple[Any, Any]]:
+    def hashes(self, before: int) -> Iterator[tuple[Any, Any, Any]]:
         """The hash of every line that is stored, each once, in parts.
 
         Args:
             before: Milliseconds since the epoch.
 
         Yields:
-            Two Arrow arrays: hashes, and whether each was stored before that time.
+            Three Arrow arrays: hashes, whether each was stored before that time, and, in no order, what the rows say
+            (`schemas.audit.CONTENT_COLUMNS`).
         """
         parts = max(1, -(-self.rows() // ROWS_AT_ONCE))
         for part in range(parts):
             parameters = Parameters()
             sql = (
-                f"SELECT line_hash, min(ingested_at) <= fromUnixTimestamp64Milli({parameters.add(before, 'Int64')}) AS old "  # noqa: S608
-                f"FROM ({self._all('line_hash, ingested_at', f'line_hash % {parts} = {part}')}) GROUP BY line_hash"
+                f"SELECT line_hash, min(ingested_at) <= fromUnixTimestamp64Milli({parameters.add(before, 'Int64')}) AS old, "  # noqa: S608
+                f"groupUniqArray(content) AS contents FROM ({self._contents(f'line_hash % {parts} = {part}')}) "
+                "GROUP BY line_hash"
             )
             with translated("ClickHouse"):
                 table = self._client.query_arrow(sql, parameters=dict(parameters.values)).combine_chunks()
-            yield table["line_hash"].combine_chunks(), table["old"].combine_chunks()
+            contents = table["contents"].combine_chunks().flatten()
+            yield table["line_hash"].combine_chunks(), table["old"].combine_chunks(), contents
 
     def examples(self, hashes: list[int]) -> list[RowExample]:
         """Some of the rows with these hashes."""
@@ -178,6 +182,19 @@ class StoredLines:
             "SELECT sum(n) FROM (SELECT uniqExact(name, kind, str, type, group) AS n FROM tags GROUP BY line_hash)"
         )
         return TagsDifference(int(missing), int(extra), int(in_lines or 0), int(in_tags or 0))
+
+    def _contents(self, condition: str) -> str:
+        parts = []
+        for table in self._tables:
+            columns = ["trace_id", "toString(toUnixTimestamp64Micro(ts))"]
+            for column in CONTENT_COLUMNS.get(table, ()):
+                joined = f"arrayStringConcat(`{column}`, {_SEPARATOR})"
+                columns.append(joined if "." in column else f"`{column}`")
+            content = f"xxh3(concatWithSeparator({_SEPARATOR}, {', '.join(columns)}))"
+            parts.append(
+                f"SELECT line_hash, ingested_at, {content} AS content FROM `{table}` WHERE {condition}"  # noqa: S608
+            )
+        return " UNION ALL ".join(parts)
 
     def _all(self, columns: str, condition: str = "1", *, named: bool = False) -> str:
         parts = []

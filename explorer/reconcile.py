@@ -58,7 +58,8 @@ class Tables:
         ledger: Ranges by stream, in order.
         letters: Dead letters.
         replayed: Hashes of rows that were dead letters once.
-        hashes: Gives the hashes of all rows in disjoint parts, and whether each row is older than the ledger that was read.
+        hashes: Gives the hashes of all rows in disjoint parts, whether each row is older than the ledger that was read,
+            and what the rows say.
         rows: Rows as they lie.
         tags: The two tables of tags against each other.
         examples: Gives some rows of these hashes.
@@ -67,7 +68,7 @@ class Tables:
     ledger: Mapping[str, Sequence[LedgerRange]]
     letters: Letters
     replayed: set[int]
-    hashes: Callable[[], Iterator[tuple[Any, Any]]]
+    hashes: Callable[[], Iterator[tuple[Any, Any, Any]]]
     rows: int
     tags: TagsDifference
     examples: Callable[[list[int]], list[RowExample]]
@@ -96,6 +97,12 @@ class _Stream:
     pending: int = 0
     missing: int = 0
     lost: bytearray = field(default_factory=bytearray)
+    facts: PartitionFacts | None = None
+    altered: list[int] = field(default_factory=list)
+
+    def file_of(self, index: int) -> int:
+        """Which file a line of a partition came from, as `PartitionFacts` numbers them; -1 elsewhere."""
+        return -1 if self.facts is None else self.facts.file[index]
 
 
 class Reconciler:
@@ -120,7 +127,9 @@ class Reconciler:
         """The answer; call it once."""
         given = self._given
         partitions = {
-            number: _Stream(f"{given.topic}/{number}", f"{given.topic}/{number}", "offset", facts.lines)
+            number: _Stream(
+                f"{given.topic}/{number}", f"{given.topic}/{number}", "offset", facts.lines, facts=facts
+            )
             for number, facts in sorted((given.partitions or {}).items())
         }
         files = {
@@ -131,6 +140,7 @@ class Reconciler:
         if given.tables is not None:
             self._decide_fates(given.tables)
             self._check_ledger(given.tables)
+            self._name_altered()
         for number, stream in partitions.items():
             self._check_partition(stream, (given.partitions or {})[number])
         counted = [self._check_file(files[number], facts) for number, facts in enumerate(given.files or ())]
@@ -148,11 +158,16 @@ class Reconciler:
         kinds = pa.concat_arrays(
             [_arrow(stream.lines.kind) for stream in self._streams] or [pa.array([], pa.int8())]
         )
+        contents = pa.concat_arrays(
+            [_arrow(stream.lines.content) for stream in self._streams] or [pa.array([], pa.uint64())]
+        )
         expected = keys.filter(pc.equal(kinds, ROW))
-        stored = None
+        stored = unaltered = None
         replayed = pa.array(sorted(tables.replayed), pa.uint64())
-        for hashes, old in tables.hashes():
+        for hashes, old, says in tables.hashes():
             self._distinct += len(hashes)
+            same = pc.is_in(contents, value_set=says)
+            unaltered = same if unaltered is None else pc.or_(unaltered, same)
             found = pc.is_in(keys, value_set=hashes)
             stored = found if stored is None else pc.or_(stored, found)
             known = pc.or_(pc.is_in(hashes, value_set=expected), pc.is_in(hashes, value_set=replayed))
@@ -165,11 +180,14 @@ class Reconciler:
         for stream in self._streams:
             count = len(stream.lines)
             part = stored.slice(at, count).to_pylist() if stored is not None else [False] * count
+            same = unaltered.slice(at, count).to_pylist() if unaltered is not None else part
             at += count
-            self._decide_stream(stream, part, tables.letters)
+            self._decide_stream(stream, part, same, tables.letters)
         self._equal_lines(expected, tables)
 
-    def _decide_stream(self, stream: _Stream, stored: list[bool], letters: Letters) -> None:
+    def _decide_stream(
+        self, stream: _Stream, stored: list[bool], unaltered: list[bool], letters: Letters
+    ) -> None:
         places = letters.places.get(stream.ledger_name, set())
         by_file = (
             letters.files.get(stream.ledger_name.removeprefix("file:"), set())
@@ -181,12 +199,24 @@ class Reconciler:
         for index, kind in enumerate(lines.kind):
             if kind == ROW and stored[index]:
                 fate[index] = STORED
+                if not unaltered[index]:
+                    stream.altered.append(index)
             elif kind != BLANK:
                 position = lines.position[index]
                 letter = (position, lines.item[index]) in places or position in by_file
                 if not letter and kind == BAD:
                     letter = lines.key[index] in letters.raw
                 fate[index] = LETTER if letter else NOTHING
+
+    def _name_altered(self) -> None:
+        """Rows that say something else than their lines; a line that is in the topic and in a file is named once."""
+        said: set[int] = set()
+        for stream in self._streams:
+            keys = stream.lines.key
+            text = "their rows are there, and say something else than the lines"
+            altered = [index for index in stream.altered if keys[index] not in said]
+            self._ranges(stream, altered, Severity.WRONG, Cause.ROW_ALTERED, text, counted=False)
+            said.update(keys[index] for index in altered)
 
     def _equal_lines(self, expected: Any, tables: Tables) -> None:
         # In files and in Kafka the same line is meant, so only one of the two sources is counted.
@@ -239,7 +269,7 @@ class Reconciler:
             positions = sorted(place[0] for place in tables.letters.places.get(name, ()))
             for each in ranges:
                 self._check_range(each, where, unit, stream, positions, name.startswith("replay:"))
-            self._check_letters_outside(where, unit, ranges, positions)
+            self._check_letters_outside(where, unit, ranges, positions, stream)
         for name, places in tables.letters.places.items():
             if name not in tables.ledger:
                 text = f"{len(places):,} dead letters of a stream that the ledger does not know"
@@ -291,12 +321,19 @@ class Reconciler:
         return max(known)
 
     def _check_letters_outside(
-        self, where: str, unit: str, ranges: Sequence[LedgerRange], positions: list[int]
+        self,
+        where: str,
+        unit: str,
+        ranges: Sequence[LedgerRange],
+        positions: list[int],
+        stream: _Stream | None,
     ) -> None:
         # What is being stored now has its dead letters before its range: only holes of the ledger are looked at.
         for start, end in _holes(ranges, ranges[0].start, ranges[-1].end):
             count = bisect_left(positions, end) - bisect_left(positions, start)
-            if count:
+            if stream is not None:  # those of lines that are at hand belong to the hole
+                count -= sum(stream.fate[index] == LETTER for index in stream.lines.within(start, end))
+            if count > 0:
                 text = f"{count:,} dead letters where the ledger has no range"
                 self._note(Severity.WRONG, Cause.LETTER_EXTRA, where, text, count, unit, start, end)
 
@@ -374,6 +411,10 @@ class Reconciler:
                 text = f"up to {end - start:,} messages were removed by the topic's retention before they were ingested"
                 found = (0, "offset", start, end)
                 self._note(Severity.WRONG, Cause.REMOVED_BY_RETENTION, stream.name, text, *found)
+        if facts.committed is not None and facts.committed > facts.end:
+            text = "the topic ends before what was ingested of it: it was made anew, or Kafka lost acknowledged messages"
+            found = (0, "offset", facts.end, facts.committed)
+            self._note(Severity.WRONG, Cause.TOPIC_SHORTER, stream.name, text, *found)
         covered = bytearray(len(lines))
         for each in ranges:
             inside = lines.within(each.start, each.end)
@@ -606,7 +647,11 @@ class Reconciler:
         runs: list[tuple[int, int]] = []
         for index in indices:
             # Blank lines between two that are missing are part of the run.
-            if runs and all(lines.kind[i] == BLANK for i in range(runs[-1][1] + 1, index)):
+            if (
+                runs
+                and stream.file_of(runs[-1][1]) == stream.file_of(index)
+                and all(lines.kind[i] == BLANK for i in range(runs[-1][1] + 1, index))
+            ):
                 runs[-1] = (runs[-1][0], index)
             else:
                 runs.append((index, index))
@@ -614,12 +659,23 @@ class Reconciler:
         for first, last in runs[:_RANGES]:
             count = sum(index in wanted for index in range(first, last + 1))
             where = (count, stream.unit, lines.position[first], lines.end[last])
-            self._note(severity, cause, stream.name, text, *where)
+            self._note(severity, cause, stream.name, text + self._in_file(stream, first, last), *where)
         if len(runs) > _RANGES:
             rest = runs[_RANGES:]
             count = sum(index in wanted for first, last in rest for index in range(first, last + 1))
             where = (count, stream.unit, lines.position[rest[0][0]], lines.end[rest[-1][1]])
             self._note(severity, cause, stream.name, f"{text}; {len(rest):,} more ranges", *where)
+
+    def _in_file(self, stream: _Stream, first: int, last: int) -> str:
+        """Where in a file lines of a partition stand: a message may hold many, and an offset says little."""
+        number = stream.file_of(first)
+        if stream.facts is None or number < 0:
+            return ""
+        file_id = stream.facts.files[number]
+        paths = (facts.path for facts in self._given.files or () if facts.file_id == file_id)
+        start, end = stream.facts.byte[first], stream.facts.byte[last]
+        place = f"byte {start}" if start == end else f"bytes {start} to {end}"
+        return f"; in {next(paths, f'file {file_id}')}, lines that begin at {place}"
 
     def _summed(
         self, partitions: Mapping[int, _Stream], files: Mapping[int, _Stream], counted: Sequence[StageCount]

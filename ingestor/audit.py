@@ -8,11 +8,13 @@ from typing import Any
 import xxhash
 
 from tailrace.ingestor import intents
+from tailrace.ingestor.columns import tag_value
 from tailrace.ingestor.decode import HEAD_BYTES, OVERSIZED_HEADER, LineReader, file_origin
 from tailrace.ingestor.group import committed_offsets
-from tailrace.schemas.audit import BAD, BLANK, NO_HOUR, ROW, Judged, PartitionFacts
+from tailrace.schemas.audit import BAD, BLANK, NO_HOUR, ROW, SEPARATOR, Judged, PartitionFacts
 from tailrace.schemas.errors import KafkaRefused, RecordError
 from tailrace.schemas.kafka import KafkaConnection, translate_kafka
+from tailrace.schemas.records import Object, Record, Tags, Text
 
 _HOUR = 3_600_000_000
 _BLANK = Judged(BLANK, 0, NO_HOUR)
@@ -38,8 +40,28 @@ class LineJudge:
                 found = self._reader.read(line)
             except RecordError:
                 return Judged(BAD, xxhash.xxh3_64_intdigest(line), NO_HOUR)
-            return Judged(ROW, xxhash.xxh3_64_intdigest(found.content), found.ts // _HOUR)
+            key = xxhash.xxh3_64_intdigest(found.content)
+            return Judged(ROW, key, found.ts // _HOUR, _content(found.record, found.ts))
         return Judged(BAD, xxhash.xxh3_64_intdigest(line[:HEAD_BYTES]), NO_HOUR)
+
+
+def _content(record: Record, ts: int) -> int:
+    """What the row ought to say, as `CONTENT_COLUMNS` has it."""
+    parts = [record.trace_id, str(ts)]
+    data = b""
+    if isinstance(record, Text):
+        parts += (record.level, record.message)
+    elif isinstance(record, Tags):
+        # Four arrays, of which an empty one joins to nothing.
+        tags = record.tags
+        parts += [tag.name for tag in tags] or [""]
+        parts += [tag.type for tag in tags] or [""]
+        parts += [tag.group or "" for tag in tags] or [""]
+        parts += [tag_value(tag.value, tag.type)[1] for tag in tags] or [""]
+    elif isinstance(record, Object):
+        parts += (record.ref, record.type, "")
+        data = bytes(record.data)
+    return xxhash.xxh3_64_intdigest(SEPARATOR.join(parts).encode("utf-8", "surrogatepass") + data)
 
 
 async def survey_topic(

@@ -1,19 +1,38 @@
-"""Log files → what would become of their lines. Reads, stores nothing."""
+"""Log files → what would become of their lines, and what is odd about those that are fine. Reads, stores nothing.
+
+A file is read in blocks, and a block whose lines are all of one dialect in its usual form is decoded in one call
+(`schemas.dialects.many`). A block that is not is halved until the lines that differ stand alone; these are read one by one,
+as an ingestor would. So counts, kinds and reasons are exact, and so are the looks at times and lengths; what takes a
+closer look at a line (`suspect.py`) is done for a sample, whose size the report tells.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tailrace.ingestor.decode import LineReader, too_long
+from tailrace.ingestor.suspect import HUGE_BYTES, CloseLook, Suspicion, TimeLook
+from tailrace.schemas.dialects.many import ManyReader
 from tailrace.schemas.errors import RecordError
 from tailrace.schemas.records import RECORD_TYPES
 
 _KIND_NAMES = {record: kind for kind, record in RECORD_TYPES.items()}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCERPT_BYTES = 120
+_BLOCK_BYTES = 64 * 1024
+"""Larger ones fall out of the processor's cache, and are slower."""
+_FEW_LINES = 4
+"""A block of so few lines is not halved again."""
 _REPORT_BYTES = 4 * 1024 * 1024
+_LOOKED_AT_FIRST = 4
+_LOOKED_AT_EACH = 128
+
+Locate = Callable[[bytes, str, str], int | None]
+"""`locate(line, reason, detail)`: the byte of the value at fault, where the fault itself does not tell one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +43,7 @@ class Finding:
         path: Its file.
         line: Its number, from 1.
         byte: Position of the line in the file.
-        column: Byte in the line where the fault was noticed, or `None`.
+        column: Byte in the line where the fault is, from 0, or `None`.
         reason: The class of fault.
         detail: One sentence.
         excerpt: The line around the fault, as printable text.
@@ -56,6 +75,8 @@ class CheckReport:
         reasons: Invalid lines by reason.
         findings: The first of them.
         unreadable: Files that could not be read, with the cause.
+        sampled: Valid lines that were looked at closely.
+        suspicions: What is odd about valid lines.
     """
 
     files: int = 0
@@ -68,6 +89,8 @@ class CheckReport:
     reasons: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    sampled: int = 0
+    suspicions: list[Suspicion] = field(default_factory=list)
 
     @property
     def invalid(self) -> int:
@@ -82,28 +105,45 @@ class Checker:
         max_line_bytes: A longer line is invalid.
         max_findings: How many invalid lines are described; all are counted.
         on_bytes: Told how many more bytes were read, for a progress display.
+        now: What later times are in the future of; `None` when nobody knows.
+        locate: Finds the place of a fault that tells none.
     """
 
-    def __init__(self, max_line_bytes: int, max_findings: int, on_bytes: Callable[[int], None]) -> None:
-        self.report = CheckReport()
+    def __init__(
+        self,
+        max_line_bytes: int,
+        max_findings: int,
+        on_bytes: Callable[[int], None],
+        now: datetime | None = None,
+        locate: Locate | None = None,
+    ) -> None:
+        self._report = CheckReport()
         self._limit = max_line_bytes
         self._max_findings = max_findings
+        self._locate = locate
         self._on_bytes = on_bytes
         self._reader = LineReader(max_line_bytes)
+        self._many = ManyReader()
+        self._times = TimeLook(now)
+        self._look = CloseLook()
 
     def check(self, path: Path) -> None:
         """Adds a file to the report. One that cannot be read is noted there."""
-        report = self.report
-        number = position = reported = 0
+        report = self._report
+        number = position = reported = blocks = 0
+        self._times.next_file()
         try:
             with path.open("rb") as file:
                 report.files += 1
-                while line := file.readline(self._limit + 2):
-                    number += 1
-                    length = len(line)
-                    if not line.endswith(b"\n") and length > self._limit:
-                        length += self._skip(file.readline)
-                    self._line(path, number, position, line.rstrip(b"\n"), length)
+                while block := file.read(_BLOCK_BYTES):
+                    if not block.endswith(b"\n"):
+                        block += file.readline(self._limit + 2)
+                    length = len(block)
+                    if not block.endswith(b"\n") and length > self._limit:
+                        length += _skip(file.readline)
+                    close = blocks < _LOOKED_AT_FIRST or blocks % _LOOKED_AT_EACH == 0
+                    number += self._block(path, number, position, block, length - len(block), close)
+                    blocks += 1
                     position += length
                     if position - reported >= _REPORT_BYTES:
                         self._on_bytes(position - reported)
@@ -113,41 +153,89 @@ class Checker:
         self._on_bytes(position - reported)
         report.bytes += position
 
-    def _skip(self, readline: Callable[[int], bytes]) -> int:
-        skipped = 0
-        while more := readline(1024 * 1024):
-            skipped += len(more)
-            if more.endswith(b"\n"):
-                break
-        return skipped
+    @property
+    def report(self) -> CheckReport:
+        """What was found so far."""
+        self._report.sampled = self._look.lines
+        self._report.suspicions = [*self._times.suspicions(), *self._look.suspicions()]
+        return self._report
 
-    def _line(self, path: Path, number: int, position: int, line: bytes, length: int) -> None:
-        report = self.report
+    def _block(self, path: Path, number: int, position: int, block: bytes, skipped: int, close: bool) -> int:
+        """Some lines; of the last one `skipped` bytes more were not kept. Returns how many lines they are."""
+        # What may be too long, or is long enough to be named for it, is looked at by itself.
+        if not skipped and len(block) <= min(self._limit, HUGE_BYTES):
+            many = self._many.read(block)
+            if many is not None:
+                report, lines = self._report, len(many.times)
+                report.lines += lines
+                report.valid += lines
+                report.dialects[many.dialect] += lines
+                report.kinds.update(many.kinds)
+                self._times.look(str(path), number + 1, many.times)
+                if close:
+                    self._look_at(path, number, block)
+                return lines
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        if lines > _FEW_LINES:
+            middle = block.find(b"\n", len(block) // 2) + 1
+            if not 0 < middle < len(block):
+                middle = block.rfind(b"\n", 0, len(block) - 1) + 1
+            first = self._block(path, number, position, block[:middle], 0, close)
+            self._block(path, number + first, position + middle, block[middle:], skipped, close)
+            return lines
+        for index, line in enumerate(block.removesuffix(b"\n").split(b"\n"), 1):
+            length = len(line) + (skipped if index == lines else 0)
+            self._line(path, number + index, position, line, length, close)
+            position += len(line) + 1
+        return lines
+
+    def _look_at(self, path: Path, number: int, block: bytes) -> None:
+        for line in block.removesuffix(b"\n").split(b"\n"):
+            number += 1
+            self._look.look(str(path), number, self._reader.read(line))
+
+    def _line(self, path: Path, number: int, position: int, line: bytes, length: int, close: bool) -> None:
+        report = self._report
         report.lines += 1
-        if not line or line.isspace():
+        if length <= self._limit and (not line or line.isspace()):
             report.blank += 1
             return
         try:
-            if len(line) > self._limit:
+            if length > self._limit:
                 raise too_long(length, self._limit)
             found = self._reader.read(line)
         except RecordError as error:
             report.reasons[error.reason.value] += 1
             if len(report.findings) < self._max_findings:
-                report.findings.append(_finding(path, number, position, line, error))
-        else:
-            report.valid += 1
-            report.dialects[found.dialect] += 1
-            report.kinds[_KIND_NAMES[type(found.record)]] += 1
+                report.findings.append(self._finding(path, number, position, line, error))
+            return
+        report.valid += 1
+        report.dialects[found.dialect] += 1
+        report.kinds[_KIND_NAMES[type(found.record)]] += 1
+        self._times.look(str(path), number, [_EPOCH + timedelta(microseconds=found.ts)])
+        self._look.look_at_length(str(path), number, length)
+        # What keeps a line from being read with the others is mostly one of these.
+        if close or b"NaN" in line or b"Infinity" in line:
+            self._look.look(str(path), number, found)
+
+    def _finding(self, path: Path, number: int, position: int, line: bytes, error: RecordError) -> Finding:
+        column = error.column
+        if column is None and self._locate is not None:
+            column = self._locate(line, error.reason.value, error.detail)
+        start = max(0, (column or 0) - _EXCERPT_BYTES // 2)
+        before = _printable(line[start : column or 0])
+        excerpt = before + _printable(line[column or 0 : start + _EXCERPT_BYTES])
+        caret = None if column is None else len(before)
+        return Finding(str(path), number, position, column, error.reason.value, error.detail, excerpt, caret)
 
 
-def _finding(path: Path, number: int, position: int, line: bytes, error: RecordError) -> Finding:
-    column = error.column
-    start = max(0, (column or 0) - _EXCERPT_BYTES // 2)
-    before = _printable(line[start : column or 0])
-    excerpt = before + _printable(line[column or 0 : start + _EXCERPT_BYTES])
-    caret = None if column is None else len(before)
-    return Finding(str(path), number, position, column, error.reason.value, error.detail, excerpt, caret)
+def _skip(readline: Callable[[int], bytes]) -> int:
+    skipped = 0
+    while more := readline(1024 * 1024):
+        skipped += len(more)
+        if more.endswith(b"\n"):
+            break
+    return skipped
 
 
 def _printable(line: bytes) -> str:

@@ -18,6 +18,15 @@ import msgspec
 ROW, BAD, BLANK = range(3)
 """What a line ought to become: a row, a dead letter, nothing."""
 NO_HOUR = -(1 << 40)
+SEPARATOR = "\x1f"
+CONTENT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "logs": ("level", "message"),
+    "tag_lines": ("tags.name", "tags.type", "tags.group", "tags.str"),
+    "objects": ("ref", "type", "data"),
+}
+"""By table, what is compared besides a row's hash. Trace and time, in microseconds, come first, and are all of it for other
+tables; the project is left out, since an import may have changed it. The parts, and those of arrays, are joined by
+`SEPARATOR` and hashed with xxh3."""
 
 
 class Judged(NamedTuple):
@@ -27,11 +36,13 @@ class Judged(NamedTuple):
         kind: `ROW`, `BAD` or `BLANK`.
         key: A row's `line_hash`; of a bad line the hash of the bytes that its dead letter keeps.
         hour: Hours since the epoch at the time that the line tells; `NO_HOUR` where it tells none.
+        content: Of a row, a hash of what its columns ought to say (`CONTENT_COLUMNS`); else 0.
     """
 
     kind: int
     key: int
     hour: int
+    content: int = 0
 
 
 Judge = Callable[[bytes, int], Judged]
@@ -49,6 +60,7 @@ class Lines:
         kind: As in `Judged`.
         key: As in `Judged`.
         hour: As in `Judged`.
+        content: As in `Judged`.
     """
 
     position: array[int] = field(default_factory=lambda: array("q"))
@@ -57,6 +69,7 @@ class Lines:
     kind: array[int] = field(default_factory=lambda: array("b"))
     key: array[int] = field(default_factory=lambda: array("Q"))
     hour: array[int] = field(default_factory=lambda: array("q"))
+    content: array[int] = field(default_factory=lambda: array("Q"))
 
     def __len__(self) -> int:
         return len(self.position)
@@ -69,6 +82,7 @@ class Lines:
         self.kind.append(judged.kind)
         self.key.append(judged.key)
         self.hour.append(judged.hour)
+        self.content.append(judged.content)
 
     def within(self, start: int, end: int) -> range:
         """Indices of the lines in `[start, end)`."""
@@ -159,7 +173,9 @@ class Cause(StrEnum):
     LEDGER_COUNT = "ledger_count"
     LEDGER_SUM = "ledger_sum"
     COMMITTED_TOO_FAR = "committed_too_far"
+    TOPIC_SHORTER = "topic_shorter"
     ROW_MISSING = "row_missing"
+    ROW_ALTERED = "row_altered"
     ROWS_FEWER = "rows_fewer"
     ROW_EXTRA = "row_extra"
     LETTER_MISSING = "letter_missing"

@@ -51,6 +51,8 @@ class _Data(Struct, tag_field="type", tag="data"):
 
 
 _Line = _Info | _Tags | _Data
+LINE_KINDS: dict[type[Struct], str] = {_Info: "text", _Tags: "tags", _Data: "object"}
+"""The shapes of a line, and the kind of record that each becomes."""
 
 
 class RaymonFile:

@@ -76,7 +76,7 @@ def test_check_describes_each_fault(tmp_path: Path) -> None:
         start = finding["byte"]
         assert content[:start].count(b"\n") == finding["line"] - 1
     shown = tailrace("check", log, check=1).stdout
-    assert f"{log}:2: not_json" in shown
+    assert f"{log}:2:1: not_json" in shown
     assert re.search(r"^    Traceback.*\n    \^$", shown, re.MULTILINE)
     good = tmp_path / "good.log"
     good.write_bytes(hostile.neighbour(1))

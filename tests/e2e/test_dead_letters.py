@@ -6,21 +6,31 @@ import base64
 import json
 import os
 import pty
+import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from crash import stores
 from support import hostile
 from support.cli import query, report, tailrace
+from support.front import FrontProcess
+from tailrace.cli.dead_letter_alarm import exit_if_exceeded
+from tailrace.cli.dead_letters import app
 from tailrace.cli.raw_line import pointed, shown
 from tailrace.explorer.json_position import position_of
 from tailrace.ingestor.alarm import FEWEST_LINES, DeadLetterAlarm, DeadLetterLimit
+from tailrace.ingestor.insert import InsertStats
+from tailrace.schemas.clickhouse.connection import Dsn, connect
+from tailrace.schemas.clickhouse.migrate import migrate
 from tailrace.schemas.errors import ConfigError, Reason
 
 COUNT = 40
@@ -42,28 +52,53 @@ def letters_file(path: Path, count: int = COUNT) -> None:
     path.write_bytes(b"".join(lines))
 
 
-def letters(dsn: str, *arguments: str, **more: Any) -> dict[str, Any]:
-    return report("dead-letters", arguments[0], "--clickhouse", dsn, *arguments[1:], **more)
+def letters(dsn: str, *arguments: str, check: int = 0) -> dict[str, Any]:
+    """A command's document; run in this process, against the front."""
+    done = CliRunner().invoke(app, [arguments[0], "--clickhouse", dsn, "--format", "json", *arguments[1:]])
+    assert done.exit_code == check, (done.output, done.exception)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
-def test_a_replay_that_is_killed_at_every_step(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontProcess]:
+    with FrontProcess(tmp_path_factory.mktemp("letters") / "db") as front:
+        yield front
+
+
+@pytest.fixture
+def dsn(front: FrontProcess, tmp_path: Path) -> str:
+    """A database of its own, that never merges by itself."""
+    name = f"clickhouse://default@127.0.0.1:{front.port}/{re.sub(r'[^a-z]', '', tmp_path.name)}"
+    client = connect(Dsn.parse(name), create_database=True)
+    migrate(client)
+    for statement in stores.UNMERGED:
+        client.command(statement)
+    client.close()
+    return name
+
+
+def test_a_replay_that_is_killed_at_every_step(dsn: str, tmp_path: Path) -> None:
     """Killed after each of its steps and started again, a replay stores each mended line once, as it was first mended, with the
     time that it tells; what is refused again stays, with the new reason; and a further replay changes nothing."""
-    dsn = stores.create_embedded(tmp_path / "db")
     letters_file(tmp_path / "bad.log")
     tailrace("up", "--once", "--clickhouse", dsn, tmp_path / "bad.log")
     (tmp_path / "mend.py").write_text(MEND)
     mend = f"{sys.executable} {tmp_path / 'mend.py'}"
     points = ("replay.after-announce", "ingest.after-table", "ingest.after-ledger", "replay.after-store")
-    for point in points:
+
+    def end_at(point: str, *more: str) -> None:
         done = tailrace(
-            *("dead-letters", "replay", "--clickhouse", dsn, "--edit-with", mend),
+            *("dead-letters", "replay", "--clickhouse", dsn, *more),
             environment={"TAILRACE_CRASH_AT": point},
             check=None,
         )
         assert done.returncode == -signal.SIGKILL, (point, done.stdout, done.stderr)
+
+    for point in points:
+        end_at(point, "--edit-with", mend)
     # One is refused, so the exit code says that not all is well.
-    last = letters(dsn, "replay", "--reason", "bad_timestamp", "--edit-with", mend, environment={}, check=1)
+    last = letters(dsn, "replay", "--reason", "bad_timestamp", "--edit-with", mend, check=1)
     assert (last["resumed"], last["stored"], last["rejected"]) == (COUNT, COUNT - 1, 1)
     announced, rows, ledger = query(
         dsn,
@@ -88,13 +123,17 @@ def test_a_replay_that_is_killed_at_every_step(tmp_path: Path) -> None:
     assert report("audit", tmp_path / "bad.log", "--clickhouse", dsn)["accounted"]
     shown_letter = letters(dsn, "list", "--state", "replayed", "--each", "--limit", "1")["each"][0]
     assert shown_letter["table"] == "logs" and shown_letter["file"] == str(tmp_path / "bad.log")
+    # As it was first it is refused for another cause; that is noted before the end, and nothing is left to resume.
+    end_at("replay.after-outcome")
+    further = letters(dsn, "replay", "--reason", "unknown_kind")
+    assert (further["letters"], further["resumed"]) == (0, 0)
+    assert letters(dsn, "show", left["latest"])["reason"] == "bad_timestamp"
 
 
-def test_filters_export_and_what_cannot_be_replayed(tmp_path: Path) -> None:
+def test_filters_export_and_what_cannot_be_replayed(dsn: str, tmp_path: Path) -> None:
     """Groups, filters and exports agree on every hostile line; a dry run and failing commands change nothing."""
     log = tmp_path / "hostile.log"
     log.write_bytes(hostile.file())
-    dsn = f"chdb://{tmp_path / 'db'}"
     tailrace("up", "--once", "--clickhouse", dsn, log)
     expected = hostile.expected()
     groups = letters(dsn, "list")["groups"]
@@ -105,7 +144,8 @@ def test_filters_export_and_what_cannot_be_replayed(tmp_path: Path) -> None:
     assert letters(dsn, "list", "--until", "2020-01-01")["letters"] == 0
     of_project = letters(dsn, "list", "--project", "hostile", "--each")["each"]
     exported = tmp_path / "letters.jsonl"
-    tailrace("dead-letters", "export", "--clickhouse", dsn, "-o", exported)
+    export = ("export", "--clickhouse", dsn, "-o")
+    assert CliRunner().invoke(app, [*export, str(exported)]).exit_code == 0
     documents = [json.loads(line) for line in exported.read_text().splitlines()]
     content = log.read_bytes()
     assert len(documents) == expected["dead_letters"]
@@ -115,18 +155,8 @@ def test_filters_export_and_what_cannot_be_replayed(tmp_path: Path) -> None:
         named = raw.startswith(b"{") and b'"project_id": "hostile"' in raw
         assert named == any(each["id"] == document["id"] for each in of_project)
     raw_file = tmp_path / "letters.log"
-    tailrace(
-        "dead-letters",
-        "export",
-        "--clickhouse",
-        dsn,
-        "--format",
-        "raw",
-        "--reason",
-        "not_utf8",
-        "-o",
-        raw_file,
-    )
+    raw_only = [*export, str(raw_file), "--format", "raw", "--reason", "not_utf8"]
+    assert CliRunner().invoke(app, raw_only).exit_code == 0
     assert raw_file.read_bytes().count(b"\xe9") == expected["reasons"]["not_utf8"]
     dry = letters(dsn, "replay", "--dry-run", check=1)
     whole = expected["dead_letters"] - expected["reasons"]["too_long"]
@@ -143,9 +173,9 @@ def test_filters_export_and_what_cannot_be_replayed(tmp_path: Path) -> None:
         assert (failed["stored"], failed["rejected"], sum(failed["skipped"].values())) == (0, 0, 1), command
     tables = query(dsn, "SELECT count() AS n FROM dead_letter_replays", "SELECT count() AS n FROM ledger")
     assert tables[0] == [{"n": 0}]
-    tailrace("dead-letters", "show", "zz", "--clickhouse", dsn, check=2)
     tailrace("dead-letters", "show", "0000000000000000", "--clickhouse", dsn, check=3)
-    tailrace("dead-letters", "list", "--reason", "bad", "--clickhouse", dsn, check=2)
+    for mistake in (["show", "zz"], ["list", "--reason", "bad"], ["replay", "--edit-with", "'"]):
+        assert isinstance(CliRunner().invoke(app, [*mistake, "--clickhouse", dsn]).exception, ConfigError)
 
 
 def test_nothing_in_a_letter_reaches_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,16 +201,18 @@ def test_nothing_in_a_letter_reaches_the_terminal(tmp_path: Path, monkeypatch: p
         )
 
 
-def test_too_many_dead_letters(tmp_path: Path) -> None:
+def test_too_many_dead_letters(dsn: str, tmp_path: Path) -> None:
     """`--max-dead-letters`: over a count or a share, a run that ends says so and fails; as many as are allowed do not."""
     log = tmp_path / "some.log"
     log.write_bytes(b"".join(map(hostile.neighbour, range(18))) + b"garbage\ngarbage\n")
-    for number, (limit, code) in enumerate(
-        [("1", 1), ("2", 0), ("9.9%", 1), ("10%", 0), ("", 0), ("many", 2)]
-    ):
-        dsn = f"chdb://{tmp_path / str(number)}"
-        done = tailrace("up", "--once", "--clickhouse", dsn, "--max-dead-letters", limit, log, check=code)
-        assert ("more than --max-dead-letters" in done.stderr) == (code == 1)
+    done = tailrace("up", "--once", "--clickhouse", dsn, "--max-dead-letters", "1", log, check=1)
+    assert "more than --max-dead-letters" in done.stderr
+    stats = InsertStats(lines=20, rows=18, dead_letters=2)
+    for limit in ("2", "10%", ""):
+        exit_if_exceeded(limit, stats)
+    for limit in ("0", "1", "9.9%"):
+        with pytest.raises(typer.Exit):
+            exit_if_exceeded(limit, stats)
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.floats(0, 1)), max_size=30), st.floats(0.01, 0.5))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from support import hostile
 from support.cli import query, tailrace
 from support.kafka import KafkaBroker
+from tailrace.ingestor.doctor import examine_tables
+from tailrace.schemas.clickhouse import connection, migrate
 from tailrace.schemas.diagnosis import Status, space
 from tailrace.shipper.doctor import examine_files
 
@@ -111,6 +114,87 @@ def test_files(tmp_path: Path) -> None:
     assert str(other) in again["rotation"].detail and str(log) not in again["rotation"].detail
     none = {c.name: c for c in examine_files([str(tmp_path / "no*.txt")], tmp_path / "proc", [])}
     assert none["files"].status is Status.WARN
+
+
+class Sick:
+    """A ClickHouse that answers what it is asked, or, to one question, as one that is not well.
+
+    Args:
+        question: Text of the statement that is answered so.
+        rows: The answer.
+    """
+
+    HEALTHY: ClassVar[dict[str, list[tuple[Any, ...]]]] = {
+        "version()": [("26.9.2.1",)],
+        "schema_migrations": [(each.version, each.checksum) for each in migrate.load()],
+        "engine_full": [
+            ("logs", "ReplacingMergeTree", "SETTINGS non_replicated_deduplication_window = 100000")
+        ],
+        "currentDatabase()": [("tailrace",)],
+        "CHECK GRANT": [(1,)],
+        "system.disks": [("default", 50 << 30, 100 << 30)],
+        "system.parts": [("logs", "20261120", 7)],
+    }
+
+    def __init__(self, question: str = "", rows: Any = ()) -> None:
+        self.question, self.rows = question, rows
+
+    def query(self, sql: str, *_: Any, **__: Any) -> Any:
+        if self.question and self.question in sql:
+            return SimpleNamespace(result_rows=self.rows)
+        if "now64" in sql:
+            return SimpleNamespace(result_rows=[(int(time.time() * 1000),)])
+        # Of several texts the one that stands first in the table counts.
+        order = (
+            "engine_full",
+            "system.parts",
+            "system.disks",
+            "CHECK GRANT",
+            "schema_migrations",
+            "version()",
+        )
+        found = next((text for text in order if text in sql), "currentDatabase()")
+        return SimpleNamespace(result_rows=self.HEALTHY[found])
+
+    def command(self, sql: str, *_: Any, **__: Any) -> Any:
+        return 1
+
+    def close(self) -> None:
+        pass
+
+
+SHORT = [("logs", "ReplicatedReplacingMergeTree", "SETTINGS replicated_deduplication_window = 100000")]
+
+
+@pytest.mark.parametrize(
+    ("question", "rows", "name", "status", "remedy"),
+    [
+        ("", (), "", Status.OK, ""),
+        ("version()", [("23.8.1.1",)], "ClickHouse", Status.FAIL, "upgrade"),
+        ("argMax(checksum", [], "migrations", Status.FAIL, "tailrace migrate"),
+        ("argMax(checksum", [(99, "x")], "migrations", Status.FAIL, "tailrace migrate"),
+        (
+            "engine_full",
+            SHORT,
+            "deduplication windows",
+            Status.FAIL,
+            "replicated_deduplication_window_seconds = ",
+        ),
+        ("CHECK GRANT INSERT", [(0,)], "grants", Status.FAIL, "GRANT INSERT ON tailrace.* TO reader"),
+        ("now64", [(1000,)], "clocks", Status.WARN, "NTP"),
+        ("system.disks", [("hot", 1 << 20, 1 << 40)], "disk hot", Status.FAIL, "disk"),
+        ("system.parts", [("tags", "20261120", 2500)], "parts", Status.WARN, "--batch-seconds"),
+    ],
+)
+def test_a_server_that_is_not_well(
+    question: str, rows: Any, name: str, status: Status, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thing that can be wrong with a server is the one check that is not OK, with its remedy."""
+    monkeypatch.setattr(connection, "connect", lambda *_, **__: Sick(question, rows))
+    checks = examine_tables(connection.Dsn.parse("clickhouse://reader@ch:8123/tailrace"))
+    found = [check for check in checks if check.status is not Status.OK]
+    assert [(check.name, check.status) for check in found] == ([(name, status)] if name else [])
+    assert all(remedy in check.remedy for check in found)
 
 
 @pytest.mark.parametrize(
