@@ -36,6 +36,10 @@ Point = Literal[
     "replay.after-announce",
     "replay.after-store",
     "replay.after-outcome",
+    "backfill.before-intent",
+    "backfill.after-intent",
+    "backfill.after-store",
+    "backfill.before-file",
 ]
 POINTS: tuple[str, ...] = get_args(Point)
 """Every point, in the order in which a line passes them."""

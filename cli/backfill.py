@@ -1,0 +1,238 @@
+"""`tailrace backfill`: the months of log files that lie around."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, ReportFormat, Topic
+from tailrace.cli.progress import size
+from tailrace.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tailrace.ingestor.backfill.run import Backfill
+    from tailrace.ingestor.backfill.settings import BackfillSettings
+    from tailrace.schemas.clickhouse.connection import Dsn
+
+INTERRUPTED = 130
+_MOST_WRITERS = 4
+
+
+def backfill(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH…",
+            help="Files, directories with all below them, patterns, URLs such as s3://bucket/logs/, or `-` for standard input. "
+            "gzip, zstd, bzip2, xz and tar archives are unpacked.",
+        ),
+    ],
+    clickhouse: ClickHouse = "",
+    kafka: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT,…", help="Into Kafka instead; TLS and SASL as for `tailrace ship`."),
+    ] = "",
+    topic: Topic = "tailrace",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Lines from this time on: 2026-11-20, 2026-11-20T08:00:00Z, or 7d for that long ago."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Lines before this time.")] = None,
+    project: Annotated[
+        list[str] | None, typer.Option(help="Lines of this project only; may be given several times.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Lines of this kind only, for example `tags`; several times too.")
+    ] = None,
+    set_project: Annotated[str, typer.Option(help="Store everything under this project.")] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TAILRACE_WORKERS", min=1, help="Processes that decode.", show_default="as many as cores"
+        ),
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Lines a second at most; 0 for as fast as it goes.")
+    ] = 0.0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be stored, rejected and is there; store nothing."),
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how far earlier runs over these paths got; read nothing.")
+    ] = False,
+    max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
+    format: Format = ReportFormat.table,
+) -> None:
+    """Store the lines of log files that lie around, each exactly once, on all cores.
+
+    Whatever interrupts it, the same command goes on where it was; when everything is done it says so at once. Files are
+    known by what they hold, so renamed, copied and compressed ones are not stored again, and lines that `up` or `ingest`
+    brought already count once. Lines that are no records go to the table dead_letters. Into Kafka with --kafka.
+
+    The exit code is 1 when anything could not be read to its end; the rest is stored.
+
+    Examples:
+
+        tailrace backfill /var/log/archive/ --clickhouse clickhouse://ingestor@ch:8123/tailrace
+
+        tailrace backfill 'logs/2026-*.log.gz' logs.tar.zst --since 2026-06-01 --dry-run
+
+        zcat old.log.gz | tailrace backfill - --set-project imported --format json
+    """
+    from tailrace.ingestor.backfill.select import Selection
+    from tailrace.ingestor.backfill.settings import BackfillSettings
+
+    first, last = _period(since, until)
+    settings = BackfillSettings(
+        paths=tuple(paths),
+        workers=workers or len(os.sched_getaffinity(0)),
+        selection=Selection(first, last, tuple(project or ()), tuple(kind or ()), set_project),
+        max_line_bytes=max_line_bytes,
+        rate=rate,
+        dry_run=dry_run,
+    )
+    if kafka:
+        if clickhouse and os.environ.get("TAILRACE_CLICKHOUSE") != clickhouse:
+            raise ConfigError(
+                "--kafka and --clickhouse: name one place; `tailrace ingest` brings the topic's lines further"
+            )
+        _into_kafka(settings, kafka, topic, status, format)
+        return
+    from tailrace.cli.defaults import default_dsn
+    from tailrace.schemas.clickhouse.connection import Dsn
+
+    dsn = Dsn.parse(clickhouse or default_dsn())
+    if status:
+        _status(dsn, settings, format)
+    else:
+        _run(dsn, settings, format)
+
+
+def _period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    if since is None and until is None:
+        return None, None  # a second run has nothing to do but start, and this import takes a third of that
+    from tailrace.explorer.period import Period
+
+    period = Period.parse(since, until, datetime.now(UTC))
+    return period.since, period.until
+
+
+def _run(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
+    from tailrace.cli.backfill_progress import print_report
+    from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
+    from tailrace.ingestor.backfill.run import Backfill
+    from tailrace.ingestor.insert import ClickHouseWriter
+
+    began = time.monotonic()
+    with ExitStack() as stack:
+        if settings.dry_run and not _exists(dsn):
+            backfill = Backfill(settings, NoHistory(), [])
+        else:
+            clients = _clients(dsn, settings, stack)
+            writers = [ClickHouseWriter(client, str(dsn)) for client in clients[1:]]
+            backfill = Backfill(settings, StoredHistory(clients[0], str(dsn)), writers)
+        asyncio.run(_shown(backfill))
+    report = backfill.report
+    print_report(report, time.monotonic() - began, format, settings.dry_run)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _clients(dsn: Dsn, settings: BackfillSettings, stack: ExitStack) -> list[Any]:
+    """Clients of a migrated database, one for the history and the rest to insert. An embedded database is made first."""
+    from tailrace.schemas.clickhouse import connection, migrate
+
+    # Asked before we hold it ourselves: the engine of another process is reached over HTTP, as any server.
+    own = dsn.embedded and not connection.is_locked(dsn.path)
+    may_create = dsn.embedded and not settings.dry_run
+    first = connection.connect(dsn, create_database=may_create)
+    stack.callback(first.close)
+    if may_create:
+        migrate.migrate(first)
+    migrate.require_current(first)
+    clients = [first]
+    # The embedded engine takes one insert after the other all the same.
+    for _ in range(1 if dsn.embedded else min(settings.workers, _MOST_WRITERS)):
+        clients.append(connection.open_another(dsn) if own else connection.connect(dsn))
+        stack.callback(clients[-1].close)
+    return clients
+
+
+def _exists(dsn: Dsn) -> bool:
+    """Whether there is a database to compare with; a server that does not answer is an error, not an empty one."""
+    return not dsn.embedded or (Path(dsn.path) / "store").exists()
+
+
+async def _shown(backfill: Backfill) -> None:
+    from tailrace.cli.backfill_progress import shown_while
+
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        backfill.stop()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        await shown_while(backfill.run(), backfill)
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _status(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
+    from tailrace.ingestor.backfill.claims import History, NoHistory, StoredHistory
+    from tailrace.ingestor.backfill.status import status
+    from tailrace.schemas.clickhouse import connection, migrate
+
+    with ExitStack() as stack:
+        history: History = NoHistory()
+        if _exists(dsn):
+            client = connection.connect(dsn)
+            stack.callback(client.close)
+            migrate.require_current(client)
+            history = StoredHistory(client, str(dsn))
+        found = status(settings, history)
+    if format is ReportFormat.json:
+        typer.echo(msgspec.json.encode([msgspec.to_builtins(file) for file in found]).decode())
+        return
+    for file in found:
+        of = f" of {size(file.size)}" if file.size >= 0 else ""
+        stored = (
+            f"{size(file.stored_bytes)} stored{of}" if file.stored_bytes else f"{size(max(file.size, 0))}"
+        )
+        typer.echo(f"{file.state:12} {stored:>28}  {file.path}{': ' + file.reason if file.reason else ''}")
+    counts = {state: sum(file.state == state for file in found) for state in {file.state for file in found}}
+    typer.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no files")
+
+
+def _into_kafka(
+    settings: BackfillSettings, brokers: str, topic: str, status: bool, format: ReportFormat
+) -> None:
+    from tailrace.ingestor.backfill.select import Selection
+
+    if settings.selection != Selection() or settings.dry_run or settings.rate or status:
+        raise ConfigError(
+            "into Kafka lines go as they are: --since, --until, --project, --kind, --set-project, --rate, --dry-run and "
+            "--status need --clickhouse"
+        )
+    from tailrace.cli.backfill_kafka import into_kafka
+
+    into_kafka(settings, brokers, topic, format)

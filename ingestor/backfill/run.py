@@ -1,0 +1,516 @@
+"""The storing process: hands out jobs, gathers what comes back, announces, inserts, and counts.
+
+    find ─▶ jobs ─▶ workers (processes) ─▶ gather ─▶ announce ─▶ insert, ledger last ─▶ file finished
+
+Everything between two arrows is bounded, so memory does not grow with the files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Container, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import msgspec
+import xxhash
+
+from tailrace.ingestor.backfill.claims import Claim, Finished, History
+from tailrace.ingestor.backfill.gather import Gathering, claim_of
+from tailrace.ingestor.backfill.report import BackfillReport, FileReport
+from tailrace.ingestor.backfill.settings import BackfillSettings
+from tailrace.ingestor.backfill.sources import Source, SourceError, find, is_plain
+from tailrace.ingestor.backfill.work import (
+    Ask,
+    Broken,
+    Counts,
+    DecodedRange,
+    Done,
+    Job,
+    KnownRange,
+    Skipped,
+    loop,
+    serve,
+    stream_name,
+)
+from tailrace.ingestor.decode import DecodedBatch
+from tailrace.ingestor.insert import Inserter, TableWriter
+from tailrace.schemas.crash import crash_point
+from tailrace.schemas.errors import FatalError, RetryableError
+from tailrace.schemas.streams import FileRef
+
+log = logging.getLogger("tailrace.ingestor")
+
+_STOP_SECONDS = 30.0
+_GATHER_SECONDS = 5.0
+"""A batch that is not full is inserted after so long all the same."""
+_NOTE_SECONDS = 1.0
+_SAMPLE_ROWS = 64
+_SMALL_BYTES = 1024 * 1024
+"""Fewer bytes than this are not worth a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Ranges that are inserted together, and the file of each."""
+
+    gathering: Gathering
+    files: list[FileReport]
+
+
+class Backfill:
+    """One run over some sources.
+
+    Args:
+        settings: What to read, and how.
+        history: What earlier runs did, and where this one notes what it does.
+        writers: Where rows go; each is used by a thread of its own. None for a dry run without a database.
+        clock: Seconds since the epoch.
+        monotonic: Seconds.
+    """
+
+    def __init__(
+        self,
+        settings: BackfillSettings,
+        history: History,
+        writers: Sequence[TableWriter],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.report = BackfillReport()
+        self._settings = settings
+        self._history = history
+        self._writers: Sequence[TableWriter | None] = writers or [None]
+        self._clock = clock
+        self._monotonic = monotonic
+        self._jobs: dict[bool, deque[Job]] = {True: deque(), False: deque()}
+        self._processes: list[BaseProcess] = []
+        self._connections: list[Connection] = []
+        self._threads = ThreadPoolExecutor(settings.workers + 4, "tailrace-backfill")
+        self._history_thread = ThreadPoolExecutor(1, "tailrace-history")
+        self._ranges: asyncio.Queue[tuple[FileReport, DecodedRange] | None] = asyncio.Queue(
+            max(2, settings.workers)
+        )
+        self._batches: asyncio.Queue[_Batch | None] = asyncio.Queue(1)
+        self._known: dict[tuple[str, int], set[tuple[int, str]]] = {}
+        self._streams: Container[int] = ()
+        self._in_flight: dict[Claim, list[FileReport]] = {}
+        self._stored: set[Claim] = set()
+        self._stopping = asyncio.Event()
+        self._allowed_at = 0.0
+        self._finished: list[tuple[Source, Counts]] = []
+        self._noted_at = monotonic()
+        self._inserters: list[Inserter] = []
+        self._waiting = ""
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing goes on at the moment; empty when nothing is wrong."""
+        reasons = [self._waiting, *(inserter.stats.waiting for inserter in self._inserters)]
+        return next(filter(None, reasons), "")
+
+    def stop(self) -> None:
+        """Finish the batch that is being inserted and return from `run`. Safe from a signal handler of the loop."""
+        self._stopping.set()
+
+    async def run(self) -> BackfillReport:
+        """Store everything that the sources hold and nobody stored before.
+
+        A source that cannot be read, or not to its end, is in the report; the others are done.
+
+        Raises:
+            FatalError: ClickHouse refuses, or a worker process ended.
+            ConfigError: A path needs a library that is not installed.
+        """
+        try:
+            await self._plan()
+            work = asyncio.create_task(self._work())
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not work.done():
+                self.report.interrupted = True
+                self._end_workers()
+                await asyncio.wait({work}, timeout=_STOP_SECONDS)
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+            await self._note_finished()
+        finally:
+            self._end_workers()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._history_thread.shutdown(wait=False, cancel_futures=True)
+        self.report.retries = sum(inserter.stats.retries for inserter in self._inserters)
+        return self.report
+
+    # ------------------------------------------------------------ what to do
+
+    async def _plan(self) -> None:
+        found = await asyncio.to_thread(find, self._settings.paths)
+        self.report.unreadable, self.report.skipped = found.unreadable, found.skipped
+        self._streams = await self._ask(self._history.streams)
+        finished = await self._ask(self._history.finished, self._settings.scope)
+        await asyncio.to_thread(self._plan_jobs, found.sources, finished)
+
+    def _plan_jobs(self, sources: Sequence[Source], finished: Any) -> None:
+        for source in sources:
+            file = self.report.files[source.path] = FileReport(source)
+            before: Finished | None = finished.get(source.path)
+            if before is not None and before.is_same(source):
+                file.there, file.finished_before, file.noted = before.counts, before.at, True
+                file.consumed = source.size
+                continue
+            try:
+                jobs = list(self._jobs_of(source))
+            except SourceError as exc:
+                file.error = str(exc)
+                continue
+            file.jobs = len(jobs)
+            self._jobs[source.in_process or not self._settings.workers].extend(jobs)
+
+    def _jobs_of(self, source: Source) -> Sequence[Job]:
+        if not is_plain(source):
+            return [Job(source)]
+        quiet = self._clock() - source.modified / 1e9
+        settled = quiet >= self._settings.settled_seconds
+        section = self._settings.section_bytes
+        return [
+            Job(source, start, start + section, settled) for start in range(0, max(source.size, 1), section)
+        ]
+
+    # ------------------------------------------------------------ the pipeline
+
+    async def _work(self) -> None:
+        """All steps at once; the first that fails ends the others."""
+        readers = asyncio.create_task(self._read_all())
+        gather = asyncio.create_task(self._gather())
+        inserters = [asyncio.create_task(self._insert_all(writer)) for writer in self._writers]
+        tasks = {readers, gather, *inserters}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read_all(self) -> None:
+        shared, own = self._jobs[False], self._jobs[True]
+        size = sum(job.source.size if job.end < 0 else job.end - job.start for job in shared)
+        count = min(self._settings.workers, len(shared), 1 + size // _SMALL_BYTES)
+        drivers: list[Coroutine[Any, Any, None]] = [
+            self._drive(self._start_process(), shared) for _ in range(count)
+        ]
+        if own:
+            drivers.append(self._drive(self._start_thread(), own))
+        await asyncio.gather(*drivers)
+        await self._ranges.put(None)
+
+    def _start_process(self) -> Connection:
+        # Never by forking: the embedded engine has threads that a fork would not take along.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, self._settings), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes.append(process)
+        self._connections.append(ours)
+        return ours
+
+    def _start_thread(self) -> Connection:
+        ours, theirs = multiprocessing.Pipe()
+        threading.Thread(target=loop, args=(theirs, self._settings), daemon=True).start()
+        self._connections.append(ours)
+        return ours
+
+    def _end_workers(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._processes.clear()
+
+    async def _drive(self, worker: Connection, jobs: deque[Job]) -> None:
+        """One worker: gives it jobs, and takes what it says."""
+        try:
+            while jobs and not self._stopping.is_set():
+                job = jobs.popleft()
+                file = self.report.files[job.source.path]
+                await self._call(worker.send, job)
+                await self._listen(worker, file)
+                file.jobs -= 1
+                await self._settle(file)
+        except (EOFError, ConnectionError, OSError) as exc:
+            if self._stopping.is_set():
+                return
+            raise FatalError(
+                "a worker process ended, perhaps for want of memory: start the backfill again, it goes on where it was; "
+                "--workers 1 needs less"
+            ) from exc
+
+    async def _listen(self, worker: Connection, file: FileReport) -> None:
+        while True:
+            message = await self._call(worker.recv)
+            match message:
+                case Ask(stream):
+                    await self._call(worker.send, await self._recall(stream))
+                case Skipped(known, consumed):
+                    file.there.add(known.counts)
+                    file.consumed += consumed
+                case DecodedRange():
+                    file.ranges += 1
+                    await self._ranges.put((file, message))
+                case Done(error, left, consumed):
+                    file.error = file.error or error
+                    file.left += left
+                    file.consumed += consumed
+                    return
+                case Broken(error):
+                    raise FatalError(f"a worker failed: {error}")
+
+    async def _recall(self, stream: str) -> Sequence[KnownRange]:
+        """What earlier runs did of a stream."""
+        if xxhash.xxh3_64_intdigest(stream.encode()) not in self._streams:
+            return []
+        known: Sequence[KnownRange] = await self._ask(self._history.known, stream)
+        for each in known:
+            self._known.setdefault((stream, each.start), set()).add((each.end, each.digest))
+        return known
+
+    async def _gather(self) -> None:
+        gatherings = {doubtful: Gathering(self._settings, doubtful) for doubtful in (False, True)}
+        files: dict[bool, list[FileReport]] = {False: [], True: []}
+
+        async def flush(doubtful: bool) -> None:
+            if gatherings[doubtful].ranges:
+                await self._batches.put(_Batch(gatherings[doubtful], files[doubtful]))
+                gatherings[doubtful], files[doubtful] = Gathering(self._settings, doubtful), []
+
+        while True:
+            try:
+                item = await asyncio.wait_for(self._ranges.get(), _GATHER_SECONDS)
+            except TimeoutError:
+                for doubtful in (False, True):
+                    await flush(doubtful)
+                continue
+            if item is None:
+                break
+            file, found = item
+            wanted = await self._claim(file, found)
+            if wanted is None:
+                await self._settle(file)
+                continue
+            gathering = gatherings[wanted.doubtful]
+            gathering.add(wanted, self._monotonic())
+            files[wanted.doubtful].append(file)
+            if gathering.is_full or self._monotonic() - gathering.since >= _GATHER_SECONDS:
+                await flush(wanted.doubtful)
+        for doubtful in (False, True):
+            await flush(doubtful)
+        for _ in self._writers:
+            await self._batches.put(None)
+
+    async def _claim(self, file: FileReport, found: DecodedRange) -> DecodedRange | None:
+        """The range to store, or `None` when it is stored, or on its way as a part of an equal file.
+
+        Another range that begins at the same place of the same stream, and is not the same, belongs to another file with the
+        same beginning: then this one gets a name of its own.
+        """
+        claim = claim_of(found)
+        others = self._known.setdefault((claim.stream, claim.start), set())
+        if others and (claim.end, claim.digest) not in others:
+            found = self._rename(found)
+            claim = claim_of(found)
+            known = await self._recall(claim.stream)
+            same = [k for k in known if (k.start, k.end, k.digest) == claim[1:]]
+            if any(each.stored for each in same):
+                self._stored.add(claim)
+            elif same:
+                found = replace(found, doubtful=True)
+            others = self._known.setdefault((claim.stream, claim.start), set())
+        others.add((claim.end, claim.digest))
+        if claim in self._stored:
+            self._count_there(file, found)
+            return None
+        if claim in self._in_flight:
+            self._in_flight[claim].append(file)
+            file.consumed += found.consumed
+            return None
+        self._in_flight[claim] = []
+        return found
+
+    def _count_there(self, file: FileReport, found: DecodedRange) -> None:
+        file.there.add(found.content.counts)
+        file.consumed += found.consumed
+        file.ranges -= 1
+
+    def _rename(self, found: DecodedRange) -> DecodedRange:
+        file = FileRef(f"{found.file.id}-{found.digest[:16]}", found.file.path)
+        found.content.span.stream = stream_name(file.id, self._settings.scope)
+        letters = [
+            msgspec.structs.replace(letter, origin=msgspec.structs.replace(letter.origin, file_id=file.id))
+            for letter in found.content.letters
+        ]
+        lines = tuple(msgspec.structs.replace(chunk, file=file) for chunk in found.lines)
+        return replace(found, content=found.content._replace(letters=letters), file=file, lines=lines)
+
+    # ------------------------------------------------------------ storing
+
+    async def _insert_all(self, writer: TableWriter | None) -> None:
+        thread = ThreadPoolExecutor(1, "tailrace-insert")
+        inserter = None if writer is None else Inserter(writer, thread, self._settings.retry, self._clock)
+        if inserter is not None:
+            self._inserters.append(inserter)
+        try:
+            while (gathered := await self._batches.get()) is not None:
+                if self._settings.dry_run or inserter is None or writer is None:
+                    await self._look(gathered, writer)
+                else:
+                    await self._wait_for_rate(gathered.gathering)
+                    await self._store(gathered, inserter, writer)
+                if self._stopping.is_set():
+                    return
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait_for_rate(self, gathering: Gathering) -> None:
+        if not self._settings.rate:
+            return
+        lines = sum(found.content.span.lines for found in gathering.ranges)
+        now = self._monotonic()
+        pause, self._allowed_at = (
+            self._allowed_at - now,
+            max(self._allowed_at, now) + lines / self._settings.rate,
+        )
+        if pause > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _store(self, gathered: _Batch, inserter: Inserter, writer: TableWriter) -> None:
+        gathering = gathered.gathering
+        token, claims = gathering.token(), gathering.claims()
+        batch = await self._without_told(gathering, writer)
+        crash_point("backfill.before-intent")
+        await self._ask(self._history.announce, claims, token, self._clock())
+        # A crash from here until the ledger has the token leaves the ranges in doubt.
+        crash_point("backfill.after-intent")
+        if gathering.doubtful:
+            batch = await inserter.only_missing(batch)
+        await inserter.store(batch, token, in_doubt=gathering.doubtful)
+        crash_point("backfill.after-store")
+        for file in self._landed(gathered):
+            await self._settle(file)
+
+    async def _without_told(self, gathering: Gathering, writer: TableWriter | None) -> DecodedBatch:
+        """The batch without dead letters that are stored as their range came another way before.
+
+        The same bytes at the same position are no proof, since garbage repeats itself. That the records around them are there
+        too is one, as long as we cannot have stored them ourselves. Such letters are not counted in our ledger rows, which say what
+        stands under our file id.
+        """
+        batch: DecodedBatch = await self._call(gathering.batch)
+        if not batch.dead_letters or gathering.doubtful or writer is None:
+            return batch
+        told = await self._ask(self._history.told, batch.dead_letters)
+        letters, spans, first = [], [], 0
+        for found in gathering.ranges:
+            indices = range(first, first + len(found.content.letters))
+            first = indices.stop
+            came = not told.isdisjoint(indices) and await self._is_there(found, writer)
+            kept = [batch.dead_letters[index] for index in indices if not came or index not in told]
+            span, fewer = found.content.span, len(indices) - len(kept)
+            letters += kept
+            spans.append(replace(span, lines=span.lines - fewer, dead_letters=span.dead_letters - fewer))
+        self.report.letters_there += len(batch.dead_letters) - len(letters)
+        return DecodedBatch(batch.tables, letters, spans, batch.without)
+
+    async def _is_there(self, found: DecodedRange, writer: TableWriter) -> bool:
+        """Whether the records of a range are stored, judged by some of each table; not if it has none."""
+        samples = [(table, rows.slice(0, _SAMPLE_ROWS)) for table, rows in found.content.tables]
+        for table, rows in samples:
+            if await self._retried(self._call, writer.missing, table, rows):
+                return False
+        return bool(samples)
+
+    def _landed(self, gathered: _Batch) -> list[FileReport]:
+        """Counts what is stored now; the files that it is of, each once."""
+        touched: dict[str, FileReport] = {}
+        for file, found in zip(gathered.files, gathered.gathering.ranges, strict=True):
+            file.stored.add(found.content.counts)
+            file.consumed += found.consumed
+            file.ranges -= 1
+            touched[file.source.path] = file
+            for letter in found.content.letters:
+                self.report.reasons[letter.reason.value] += 1
+            claim = claim_of(found)
+            self._stored.add(claim)
+            for waiting in self._in_flight.pop(claim):
+                waiting.there.add(found.content.counts)
+                waiting.ranges -= 1
+                touched[waiting.source.path] = waiting
+        return list(touched.values())
+
+    async def _look(self, gathered: _Batch, writer: TableWriter | None) -> None:
+        """A dry run: what is there, and what is not."""
+        batch = await self._without_told(gathered.gathering, writer)
+        if writer is not None:
+            for table, rows in batch.tables:
+                missing = await self._retried(self._call, writer.missing, table, rows)
+                self.report.rows_there += rows.num_rows - len(missing)
+        self._landed(gathered)
+
+    async def _settle(self, file: FileReport) -> None:
+        """Notes a source as finished, once it is; soon, or at the end."""
+        if not file.is_complete or self._settings.dry_run or file.source.size < 0 or file.noted:
+            return
+        file.noted = True
+        counts = msgspec.structs.replace(file.stored)
+        counts.add(file.there)
+        self._finished.append((file.source, counts))
+        if self._monotonic() - self._noted_at >= _NOTE_SECONDS:
+            await self._note_finished()
+
+    async def _note_finished(self) -> None:
+        """Many small files end at once: an insert for each would cost more than they do. One that a crash leaves out is read
+        again, and nothing of it is stored again."""
+        finished, self._finished, self._noted_at = self._finished, [], self._monotonic()
+        if finished:
+            crash_point("backfill.before-file")
+            await self._ask(self._history.finish, self._settings.scope, finished, self._clock())
+
+    async def _ask(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """A call of `History`, in its thread."""
+        return await self._retried(self._in_history_thread, method, *arguments)
+
+    async def _in_history_thread(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._history_thread, method, *arguments)
+
+    async def _retried(self, call: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        """A call, repeated while ClickHouse is away."""
+        failures = 0
+        while True:
+            try:
+                answer = await call(*arguments)
+            except RetryableError as error:
+                failures += 1
+                self._waiting = str(error)
+                delay = self._settings.retry.delay(failures, random.random())  # noqa: S311 - jitter, not a secret
+                log.warning("%s; attempt %d, next in %.1f s", error, failures, delay)
+                await asyncio.sleep(delay)
+            else:
+                self._waiting = ""
+                return answer
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
