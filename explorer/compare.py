@@ -49,7 +49,10 @@ def compare(
         return report
     identifiers = _identifiers(reader, scope)
     categories = _categories(reader, slices, scope, identifiers)
-    found = [_category(name, seen, traces_a, traces_b) for name, seen in categories.items()]
+    # A name with nothing but numbers, or rare values, has no value whose shares could differ.
+    found = [
+        _category(name, seen, traces_a, traces_b) for name, seen in categories.items() if set(seen) != {None}
+    ]
     found += _numbers(reader, slices, scope)
     corrected = holm([tag.p_value for tag in found])
     tags = [
@@ -117,6 +120,7 @@ def _category(name: bytes, seen: Counts, traces_a: int, traces_b: int) -> TagDif
     shares = [
         SideShare(None if value is None else to_text(value), a / traces_a, b / traces_b)
         for value, (a, b) in full.items()
+        if a or b
     ]
     shares.sort(key=lambda share: (-abs(share.b - share.a), share.value is None, share.value or ""))
     return TagDifference(

@@ -152,11 +152,9 @@ class Duration:
 
 TagCondition = Comparison | OneOf | StringIsOneOf | Matches | TagName | TagType | TagGroup
 """What some tag of the trace must satisfy."""
-LineCondition = (
-    TraceIs | HasText | HasEvent | ConversationIs | SessionIs | UserIs | HasFeedback | HasError | Duration
-)
-"""What the other lines of the trace must satisfy."""
-Condition = TagCondition | LineCondition
+LineCondition = TraceIs | HasText | HasEvent | ConversationIs | SessionIs | UserIs | HasFeedback | HasError
+"""What some other line of the trace must satisfy."""
+Condition = TagCondition | LineCondition | Duration
 
 
 @dataclass(frozen=True, slots=True)

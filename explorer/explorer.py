@@ -33,7 +33,6 @@ from tailrace.explorer.statistics import list_deployments, read_deployment
 from tailrace.explorer.summary import summarize
 from tailrace.explorer.tags import tag_detail, tag_names, tag_values
 from tailrace.explorer.trace import read_trace
-from tailrace.schemas.clickhouse.connection import first_line
 from tailrace.schemas.errors import ClickHouseRejected, SliceError
 
 T = TypeVar("T")
@@ -269,6 +268,6 @@ class Explorer:
 
 
 def _reason(exc: Exception) -> str:
-    """RE2's own words from ClickHouse's message, as far as they can be told."""
-    message = first_line(exc)
-    return message.partition("error:")[2].partition(". Look at")[0].strip(" ,.") or message
+    """RE2's own words from ClickHouse's message, which quotes the expression before them."""
+    said = str(exc.__cause__ or exc).partition(". Look at")[0].rpartition(", error: ")[2]
+    return " ".join(said.split())[:200].strip(" ,.")

@@ -182,7 +182,7 @@ def write_dataset(path: Path, chosen: Columns, blocks: Iterator[list[Row]]) -> i
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     written = 0
     try:
-        with partial.open("xb") as file:
+        with _unnamed(path.parent) or partial.open("xb") as file:
             writer = make(file, chosen)
             for block in blocks:
                 for first in range(0, len(block), _BATCH):
@@ -191,12 +191,24 @@ def write_dataset(path: Path, chosen: Columns, blocks: Iterator[list[Row]]) -> i
             writer.close()
             file.flush()
             os.fsync(file.fileno())
+            if not partial.exists():
+                # A crash between this line and the next leaves a whole data set under the wrong name.
+                # The directory is not looked at, but makes Python follow the link to the file.
+                os.link(f"/proc/self/fd/{file.fileno()}", partial, src_dir_fd=file.fileno())
         partial.replace(path)
     except OSError as exc:
         raise ConfigError(f"cannot write {path}: {exc.strerror or exc}") from exc
     finally:
         partial.unlink(missing_ok=True)
     return written
+
+
+def _unnamed(directory: Path) -> IO[bytes] | None:
+    """A file that vanishes with its process, however that ends, unless it gets a name; `None` where there are none."""
+    try:
+        return os.fdopen(os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
+    except OSError:
+        return None
 
 
 def check_suffix(path: Path) -> None:

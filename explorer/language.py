@@ -148,14 +148,35 @@ _EVENT_TYPES = get_args(EventType)
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|!+(?=\s*[(!])|[()]', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _PLAIN_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "n": "\n", "t": "\t", "r": "\r"}
-_HINTS = {
-    "=": "compare with ==",
-    "&": "join conditions with &&",
-    "|": "join alternatives with ||",
-    "'": 'quote with "double quotes"',
-    "~": 'write name ~ "regular expression"',
+_WRITE = {
+    **dict.fromkeys(("=", "===", ":="), "compare with =="),
+    **dict.fromkeys(("<>", "=!", "!==", "≠"), "compare with !="),
+    **dict.fromkeys(("=>", "≥"), "compare with >="),
+    **dict.fromkeys(("=<", "≤"), "compare with <="),
+    **dict.fromkeys(("=~", "~=", "~~", "≈"), 'write name ~ "regular expression"'),
+    **dict.fromkeys(("!~", "!=~"), 'write !(name ~ "regular expression")'),
+    **dict.fromkeys(("&", "&&&", "∧"), "join conditions with &&"),
+    **dict.fromkeys(("|", "|||", "∨", "‖", "∥"), "join alternatives with ||"),
+    **dict.fromkeys(("¬",), "write ! for not"),
+    **dict.fromkeys(("'", "`", "“", "”", "„", "‘", "’", "«", "»"), 'quote with "double quotes"'),
     "\\": 'put the word in "double quotes"',
 }
+"""What other languages write, and keyboards: what to write instead."""
+_WRITE_WORD = {
+    "and": "conditions are joined with && and ||, not with {}",
+    "or": "conditions are joined with && and ||, not with {}",
+    "not": "not is written !, before a condition or parentheses: !(client==acme), !(client in (acme, beta))",
+    **dict.fromkeys(
+        ("like", "ilike", "contains", "matches", "startswith", "endswith", "regexp", "rlike"),
+        'a text is searched with name ~ "regular expression", not with {}',
+    ),
+    **dict.fromkeys(("is", "equals", "eq"), "a tag is compared with ==, not with {}"),
+    "between": "two bounds are two conditions: name>=1 && name<5",
+}
+"""Words between or before conditions that mean something elsewhere."""
+_SIGNS = re.compile(r"[=!<>~&|:]+")
+_NEGATED = re.compile(r"(?:^|[\s(&|])not\s*\(?\s*$", re.IGNORECASE)
+_CALLED = re.compile(r"(\w+)\s*$")
 _OPERATORS = "== != > >= < <= ~ in"
 
 
@@ -262,19 +283,19 @@ def _expression(text: str, tree: Tree[Token]) -> Expression:
 
 def _comparison(text: str, name: Token, operator: Token, value: Token) -> Expression:
     if name.type == "BARE" and name == "error":
-        return _error(text, name, operator, value)
+        return _error(text, operator, value)
     if name.type == "BARE" and name == "duration":
         return Duration(Operator(operator), _micros(text, value))
     return Comparison(_word(text, name), Operator(operator), _literal(text, value))
 
 
-def _error(text: str, name: Token, operator: Token, value: Token) -> Expression:
+def _error(text: str, operator: Token, value: Token) -> Expression:
     says = {"true": True, "false": False}.get(str(value)) if value.type == "BARE" else None
     if says is None or operator not in ("==", "!="):
         raise SliceError(
-            f'error is true or false; for a tag of this name put it in quotes: "error"{operator}{value:.100}',
+            f'error is true or false; for a tag of this name put it in quotes: "error"{operator}{value[:100]}',
             text,
-            _column(name),
+            _column(value if operator in ("==", "!=") else operator),
         )
     return HasError() if says == (operator == "==") else Not(HasError())
 
@@ -326,9 +347,9 @@ def _refuse_keyword(text: str, name: Token, operator: str) -> None:
 def _call(text: str, function: Token, argument: Token) -> Condition:
     make = _FUNCTIONS.get(function)
     if make is None:
-        close = difflib.get_close_matches(str(function)[:100].lower(), _FUNCTIONS, n=1)
-        hint = f"did you mean {close[0]}(…)?" if close else f"there are {', '.join(_FUNCTIONS)}"
-        raise SliceError(f"there is no function {str(function)[:100]}; {hint}", text, _column(function))
+        raise SliceError(
+            f"there is no function {function[:100]}; {_other_function(function)}", text, _column(function)
+        )
     word = _word(text, argument)
     if make is HasText and not word:
         raise SliceError("an empty text is in every message; say what to look for", text, _column(argument))
@@ -337,26 +358,40 @@ def _call(text: str, function: Token, argument: Token) -> Condition:
     return make(word)
 
 
+def _other_function(name: str) -> str:
+    if name.lower() == "not":
+        return _WRITE_WORD["not"]
+    if name.lower() == "duration":
+        return "a duration is compared: duration>2s"
+    if name.lower() == "error":
+        return "error stands alone, or is compared with true or false"
+    close = difflib.get_close_matches(name[:100].lower(), _FUNCTIONS, n=1)
+    return f"did you mean {close[0]}(…)?" if close else f"there are {', '.join(_FUNCTIONS)}"
+
+
 def _event_type(text: str, word: str, argument: Token) -> str:
     name = word.upper()
     if name not in _EVENT_TYPES:
         close = difflib.get_close_matches(name[:100], _EVENT_TYPES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_EVENT_TYPES)}"
-        raise SliceError(f"there is no event type {word[:100]}; {hint}", text, _column(argument))
+        raise SliceError(f"there is no event type {argument[:100]}; {hint}", text, _column(argument))
     return name
 
 
 def _flag(text: str, word: Token) -> Condition:
     if word == "error":
         return HasError()
+    column = _column(word) + len(word)
+    name, _, value = word.partition(":")
     if word in _FUNCTIONS:
+        raise SliceError(f"expected ( or an operator after the name; write {word}(…)", text, column)
+    if name and value and ":" not in value:
+        meant = f"{name[:50]}({value[:50]})" if name in _FUNCTIONS else f"{name[:50]}=={value[:50]}"
         raise SliceError(
-            f"expected ( or an operator after the name; write {word}(…)", text, _column(word) + len(word)
+            f"{word[:100]} is one word, without an operator; did you mean {meant}?", text, column
         )
     close = "; did you mean error?" if difflib.get_close_matches(str(word)[:100].lower(), ["error"]) else ""
-    raise SliceError(
-        f"expected an operator ({_OPERATORS}) after the name{close}", text, _column(word) + len(word)
-    )
+    raise SliceError(f"expected an operator ({_OPERATORS}) after the name{close}", text, column)
 
 
 def _tokens(tree: Tree[Token]) -> list[Token]:
@@ -404,13 +439,34 @@ def _column(item: Token | Tree[Token]) -> int:
 def _explain(text: str, exc: UnexpectedInput) -> SliceError:
     if isinstance(exc, UnexpectedCharacters):
         column = exc.pos_in_stream or 0
-        return SliceError(_strange(text[column]), text, column)
+        return SliceError(_strange(text, column), text, column)
     if not isinstance(exc, UnexpectedToken):
         return SliceError("this slice ends too early", text, len(text))
     token: Token = exc.token
     column = len(text) if token.type == "$END" else (token.start_pos or 0)
-    found = "the slice ends here" if token.type == "$END" else f"found {str(token)[:60]}"
-    return SliceError(f"{_expected(exc.expected, token, _opened(text[:column]))}; {found}", text, column)
+    found = "the slice ends here" if token.type == "$END" else f"found {token[:60]}"
+    hint = _foreign(text, column, token) or _expected(exc.expected, token, text[:column])
+    return SliceError(f"{hint}; {found}", text, column)
+
+
+def _foreign(text: str, column: int, token: Token) -> str | None:
+    """What to write instead of something that other languages have; `None` where it is nothing of the kind."""
+    signs = _signs(text, column)
+    if signs in _WRITE:
+        return f"{signs} means nothing here; {_WRITE[signs]}"
+    if token.type == "BARE" and (hint := _WRITE_WORD.get(token.lower())):
+        return hint.format(token)
+    before = text[:column]
+    negated = _NEGATED.search(before[-100:]) or _NEGATED.search(_opened(before)[-100:])
+    return _WRITE_WORD["not"] if negated else None
+
+
+def _signs(text: str, column: int) -> str:
+    """The operator, or what somebody took for one, that a column lies in; '' when there is none."""
+    first = max(column - 3, 0)
+    return next(
+        (m.group() for m in _SIGNS.finditer(text, first, column + 4) if m.start() <= column < m.end()), ""
+    )
 
 
 def _opened(text: str) -> str:
@@ -424,11 +480,13 @@ def _opened(text: str) -> str:
     return text[: opened[-1]] + "(" if opened else ""
 
 
-def _strange(character: str) -> str:
+def _strange(text: str, column: int) -> str:
+    character = text[column]
     if character == '"':
         return 'this quote is never closed; end it with ", and write a quote inside as \\"'
-    if hint := _HINTS.get(character):
-        return f"{character} means nothing here; {hint}"
+    signs = _signs(text, column) or character
+    if signs in _WRITE or character in _WRITE:
+        return f"{signs} means nothing here; {_WRITE.get(signs) or _WRITE[character]}"
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     name = unicodedata.name(character, "a character without a name")
     plain = unicodedata.normalize("NFKC", character)
@@ -439,13 +497,15 @@ def _strange(character: str) -> str:
     return f'{shown} cannot stand in a bare word; put the word in "double quotes"'
 
 
-def _expected(expected: set[str], token: Token, opened: str) -> str:
-    """What could have stood there, from the terminals that the parser would have taken and what is still open."""
+def _expected(expected: set[str], token: Token, before: str) -> str:
+    """What could have stood there, from the terminals that the parser would have taken and the text before it."""
+    opened = _opened(before)
     if "OPERATOR" in expected:
+        called = _CALLED.search(before[-100:])
+        if called and called.group(1) in _FUNCTIONS and token.type in ("BARE", "QUOTED"):
+            return f"expected ( or an operator after the name; write {called.group(1)}({token[:50]})"
         return f"expected an operator ({_OPERATORS}) after the name"
     if expected & {"_AND", "_COMMA", "_CLOSE"}:
-        if token.type == "BARE" and token.lower() in ("and", "or"):
-            return f"conditions are joined with && and ||, not with {token}"
         if token.type in ("OPERATOR", "_MATCHES", "_IN"):
             return "a condition has one operator; join two with &&, for example x>=1 && x<5"
         if token.type == "_CLOSE":

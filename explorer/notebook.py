@@ -32,6 +32,7 @@ from tailrace.explorer.answers import (
 from tailrace.explorer.explorer import Explorer
 from tailrace.explorer.export import Row, arrow_module
 from tailrace.explorer.language import parse_slice
+from tailrace.explorer.objects import ObjectPayload
 from tailrace.explorer.period import EVER, Period
 from tailrace.explorer.reader import MAX_SECONDS
 from tailrace.schemas.clickhouse.connection import Dsn
@@ -124,8 +125,8 @@ class Connection:
         """Everything of one trace."""
         return self.explorer.trace(trace_id, project=project)
 
-    def object(self, trace_id: str, ref: str, *, project: str | None = None) -> Any:
-        """One object as it was logged: what `tailrace.load(….document())` reads back."""
+    def object(self, trace_id: str, ref: str, *, project: str | None = None) -> ObjectPayload:
+        """One object as it was logged; `tailrace.load` reads its `document()` back."""
         return self.explorer.object(trace_id, ref, project=project)
 
     def close(self) -> None:

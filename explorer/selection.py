@@ -13,9 +13,8 @@ notes the conditions that a trace satisfies in the bits of a UInt64 and keeps th
 # ruff: noqa: S608 - queries are put together from constants here; every value is a bound parameter
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from tailrace.explorer.conditions import (
     All,
@@ -69,7 +68,6 @@ LATE = frozenset({"feedback", "ground_truths"})
 TAG_IDENTITY = "cityHash64(name, line_hash, str, kind, type, group)"
 """Rows of one trace that agree in this are the same tag, logged once and stored twice."""
 
-_TAG_CONDITIONS = get_args(TagCondition)
 _LONGEST_CHAIN = 8
 """Scans inside one another; the conditions beyond are taken together in the last."""
 _SQL_OPERATORS = {operator: "=" if operator is Operator.EQUAL else operator.value for operator in Operator}
@@ -117,12 +115,19 @@ def selection(query: Slice, scope: Scope, parameters: Parameters) -> str:
     others = [c for c in conditions if not isinstance(c, TraceIs)]
     required = [c for c in others if not holds_of_nothing(c)]
     excluded = [_negated(c) for c in others if holds_of_nothing(c)]
+    durations = tuple(c for c in required if isinstance(c, Duration))
+    if len(durations) > 1:
+        # Each would read every line of the period: `duration>1 && duration<2` is one scan.
+        required = [*(c for c in required if c not in durations), All(durations)]
     if len(required) > _LONGEST_CHAIN:
         required = [*required[: _LONGEST_CHAIN - 1], All(tuple(required[_LONGEST_CHAIN - 1 :]))]
     inside = ""
     for part in required[:-1]:
         inside = f"SELECT k FROM ({build.members(part, inside)})"
-    rows = build.members(required[-1], inside) if required else build.universe("")
+    rows = build.members(required[-1], inside) if required else build.universe()
+    plain = tuple(c for c in excluded if not isinstance(c, All | AnyOf | Not))
+    if len(plain) > 1:
+        excluded = [AnyOf(plain), *(c for c in excluded if c not in plain)]
     where = "".join(
         f"{' AND ' if n else ' WHERE '}k NOT IN (SELECT k FROM ({build.members(part, '')}))"
         for n, part in enumerate(excluded)
@@ -166,94 +171,104 @@ class _Build:
         """
         conditions = tuple(dict.fromkeys(leaves(part)))
         if part in conditions or (isinstance(part, AnyOf) and set(part.parts) <= set(conditions)):
-            return _union(self._plain(conditions), inside)
-        bits = {condition: bit for bit, condition in enumerate(conditions)}
+            return _union(self._scans(dict.fromkeys(conditions)), inside)
+        bits: dict[Condition, int | None] = {condition: bit for bit, condition in enumerate(conditions)}
         formula = _formula(part, bits)
         return (
-            f"SELECT k, min(noted.began) AS began FROM ({_union(self._noted(bits), inside)}) AS noted "
+            f"SELECT k, min(noted.began) AS began FROM ({_union(self._scans(bits), inside)}) AS noted "
             f"GROUP BY k HAVING {formula}"
         )
 
-    def universe(self, more: str) -> str:
-        """Every trace, of every table; `more` restricts the lines that count."""
-        return " UNION ALL ".join(self._lines(table, f"1{more}") for table in UNIVERSE)
+    def universe(self) -> str:
+        """Every line of every trace."""
+        return " UNION ALL ".join(self._lines(table, "1") for table in UNIVERSE)
 
-    def _plain(self, conditions: Sequence[Condition]) -> list[str]:
-        """The rows that satisfy some condition."""
-        tests = [f"({self._tag_test(c)})" for c in conditions if isinstance(c, _TAG_CONDITIONS)]
-        scans = [self._tags(" OR ".join(tests))] if tests else []
-        for condition in conditions:
-            if isinstance(condition, LineCondition):
-                scans += self._line_scans(condition)
-        return scans
+    def _scans(self, bits: Mapping[Condition, int | None]) -> list[str]:
+        """The rows that satisfy some condition; with `bits`, the numbers of those that a row satisfies, if they have any.
 
-    def _noted(self, bits: dict[Condition, int]) -> list[str]:
-        """The same, and in `bits` which ones a row satisfies."""
-        tests = {bit: f"({self._tag_test(c)})" for c, bit in bits.items() if isinstance(c, _TAG_CONDITIONS)}
-        scans = []
-        if tests:
-            noted = " + ".join(f"bitShiftLeft(toUInt64({test}), {bit})" for bit, test in tests.items())
-            scans.append(self._tags(" OR ".join(tests.values()), f", {noted} AS bits"))
+        One scan answers all conditions on tags, and one all conditions of one kind on the lines of a table.
+        """
+        tests: dict[tuple[str, type], list[_Test]] = {}
+        durations: list[_Test] = []
         for condition, bit in bits.items():
-            if isinstance(condition, LineCondition):
-                scans += [
-                    f"SELECT k, began, toUInt64({1 << bit}) AS bits FROM ({scan})"
-                    for scan in self._line_scans(condition)
-                ]
-        return scans
+            if isinstance(condition, Duration):
+                micros = self._parameters.add(condition.micros, "Int64")
+                durations.append((f"took {_SQL_OPERATORS[condition.operator]} {micros}", bit))
+            elif isinstance(condition, LineCondition):
+                for table, test in self._line_tests(condition):
+                    tests.setdefault((table, type(condition)), []).append((test, bit))
+            else:
+                test = tag_test(condition, self._tags_where, self._parameters)
+                tests.setdefault(("tags", object), []).append((test, bit))
+        scans = [
+            self._tags(_any(of), _bits(of)) if table == "tags" else self._lines(table, _any(of), _bits(of))
+            for (table, _), of in tests.items()
+        ]
+        return [*scans, self._durations(_any(durations), _bits(durations))] if durations else scans
 
-    def _tags(self, test: str, more: str = "") -> str:
+    def _tags(self, test: str, more: str) -> str:
         return f"SELECT {self._tags_key} AS k, trace_ts AS began{more} FROM tags WHERE {self._tags_where} AND ({test})"
 
-    def _lines(self, table: str, test: str) -> str:
+    def _lines(self, table: str, test: str, more: str = "") -> str:
         return (
-            f"SELECT {self._lines_key} AS k, trace_ts AS began FROM {table} "
-            f"WHERE {self._lines_where} AND trace_id != '' AND {test}"
+            f"SELECT {self._lines_key} AS k, trace_ts AS began{more} FROM {table} "
+            f"WHERE {self._lines_where} AND trace_id != '' AND ({test})"
         )
 
-    def _line_scans(self, condition: LineCondition) -> list[str]:
+    def _durations(self, test: str, more: str) -> str:
+        lines = " UNION ALL ".join(
+            f"SELECT {self._lines_key} AS k, trace_ts AS first, {'trace_ts' if table in LATE else 'ts'} AS last "
+            f"FROM {table} WHERE {self._lines_where} AND trace_id != ''"
+            for table in UNIVERSE
+        )
+        spans = (
+            "SELECT k, min(line.first) AS began, "
+            "greatest(toUnixTimestamp64Micro(max(line.last)) - toUnixTimestamp64Micro(began), 0) AS took "
+            f"FROM ({lines}) AS line GROUP BY k"
+        )
+        return f"SELECT k, began{more} FROM ({spans}) WHERE {test}"
+
+    def _line_tests(self, condition: LineCondition) -> list[tuple[str, str]]:
+        """In which tables a condition on lines looks, and for what."""
+
         def value(text: str) -> str:
             return self._parameters.add(text, "String")
 
         match condition:
             case TraceIs(trace_id):
                 same = f"trace_id = {value(trace_id)}"
-                return [self._lines(table, same) for table in UNIVERSE]
+                return [(table, same) for table in UNIVERSE]
             case HasText(text):
-                return [self._lines("logs", f"positionCaseInsensitive(message, {value(text)}) > 0")]
+                return [("logs", f"positionCaseInsensitive(message, {value(text)}) > 0")]
             case HasEvent(type):
-                return [self._lines("event_lines", f"phase = 'start' AND event_type = {value(type)}")]
+                return [("event_lines", f"phase = 'start' AND event_type = {value(type)}")]
             case ConversationIs(id):
-                return [self._lines("traces", f"conversation_id = {value(id)}")]
+                return [("traces", f"conversation_id = {value(id)}")]
             case SessionIs(id):
-                return [self._lines("traces", f"session_id = {value(id)}")]
+                return [("traces", f"session_id = {value(id)}")]
             case UserIs(id):
-                return [self._lines("traces", f"user_id = {value(id)}")]
+                return [("traces", f"user_id = {value(id)}")]
             case HasFeedback(tag):
-                return [self._lines("feedback", f"feedback_tag = {value(tag)}")]
+                return [("feedback", f"feedback_tag = {value(tag)}")]
             case HasError():
                 return [
-                    self._tags("type = 'error'"),
-                    self._lines("exceptions", "1"),
-                    self._lines("event_lines", "phase = 'end' AND status = 'error'"),
+                    ("tags", "type = 'error'"),
+                    ("exceptions", "1"),
+                    ("event_lines", "phase = 'end' AND status = 'error'"),
                 ]
-            case Duration(operator, micros):
-                return [self._duration(operator, micros)]
 
-    def _duration(self, operator: Operator, micros: int) -> str:
-        last = " UNION ALL ".join(
-            f"SELECT {self._lines_key} AS k, trace_ts AS first, {'trace_ts' if table in LATE else 'ts'} AS last "
-            f"FROM {table} WHERE {self._lines_where} AND trace_id != ''"
-            for table in UNIVERSE
-        )
-        took = "greatest(toUnixTimestamp64Micro(max(line.last)) - toUnixTimestamp64Micro(min(line.first)), 0)"
-        return (
-            f"SELECT k, min(line.first) AS began FROM ({last}) AS line GROUP BY k "
-            f"HAVING {took} {_SQL_OPERATORS[operator]} {self._parameters.add(micros, 'Int64')}"
-        )
 
-    def _tag_test(self, condition: TagCondition) -> str:
-        return tag_test(condition, self._tags_where, self._parameters)
+_Test = tuple[str, int | None]
+"""A condition in SQL, and the bit that stands for it, if any does."""
+
+
+def _any(tests: Sequence[_Test]) -> str:
+    return " OR ".join(f"({test})" for test, _ in tests)
+
+
+def _bits(tests: Sequence[_Test]) -> str:
+    noted = " + ".join(f"bitShiftLeft(toUInt64({test}), {bit})" for test, bit in tests if bit is not None)
+    return f", {noted} AS bits" if noted else ""
 
 
 def _union(scans: Sequence[str], inside: str) -> str:
@@ -262,7 +277,7 @@ def _union(scans: Sequence[str], inside: str) -> str:
     return f"SELECT * FROM ({rows}) WHERE k IN ({inside})" if inside else rows
 
 
-def _formula(expression: Expression, bits: dict[Condition, int]) -> str:
+def _formula(expression: Expression, bits: Mapping[Condition, int | None]) -> str:
     match expression:
         case All(parts):
             return "(" + " AND ".join(_formula(part, bits) for part in parts) + ")"

@@ -40,7 +40,7 @@ def tag_detail(reader: Reader, name: str, scope: Scope, limit: int) -> TagDetail
 
 
 def tag_values(reader: Reader, name: str, beginning: str, scope: Scope, limit: int) -> tuple[str, ...]:
-    """Some texts of a name that begin so; see `Explorer.complete`."""
+    """Some texts of a name that begin so; see `Explorer.values`."""
     parameters = Parameters()
     sql = (
         f"SELECT DISTINCT str FROM tags WHERE {scope_where(scope, parameters)} "

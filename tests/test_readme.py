@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from tailrace.cli.app import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "fluent-bit" / "README.md"]
 PAGES += [ROOT / "shipper" / "EXACTLY_ONCE.md", ROOT / "ingestor" / "EXACTLY_ONCE.md"]
+PAGES += [ROOT / "deploy" / name for name in ("CAPACITY.md", "METRICS.md", "RUNBOOK.md")]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -72,12 +74,21 @@ def without_chance(text: str) -> list[str]:
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    """Line for line, save for times, ids and the directory."""
+    """Line for line, save for times, ids and the directory; and so do the slices that it asks for on the demo's data."""
     (shown,) = re.findall(
         r"<!-- demo output -->\n```\n(.*?)^```", PAGES[0].read_text(), re.MULTILINE | re.DOTALL
     )
     printed = tailrace("demo", "--directory", tmp_path).stdout
     assert without_chance(printed.replace(str(tmp_path), "/tmp/x")) == without_chance(shown)
+    (shown,) = re.findall(
+        r"<!-- slices output -->\n```\n(.*?)^```", PAGES[0].read_text(), re.MULTILINE | re.DOTALL
+    )
+    for screen in shown.split("$ tailrace ")[1:]:
+        command, _, expected = screen.partition("\n")
+        printed = tailrace(
+            *shlex.split(command), environment={"TAILRACE_CLICKHOUSE": f"chdb://{tmp_path}/db"}
+        )
+        assert without_chance(printed.stdout) == without_chance(expected), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

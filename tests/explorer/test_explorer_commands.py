@@ -64,10 +64,16 @@ def lines() -> list[Line]:
     return found
 
 
-@pytest.fixture
-def client(database: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    client = database()
+@pytest.fixture(scope="module")
+def stored(engine: Any) -> Any:
+    client = engine()
     store(client, lines())
+    return client
+
+
+@pytest.fixture
+def client(stored: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    client = stored
     monkeypatch.setattr(connection, "connect", lambda dsn, **options: engine.connect(client.database))
     for name in ("TAILRACE_CLICKHOUSE", "TAILRACE_PROJECT"):
         monkeypatch.delenv(name, raising=False)
@@ -177,7 +183,9 @@ def test_a_trace_reads_as_a_story(tailrace: Run) -> None:
     assert "tag (error),failure,yes" in tailrace("trace", "trace-03", "--format", "csv")[1]
 
 
-def test_objects_are_written_as_their_suffix_says(tailrace: Run, client: Any, tmp_path: Path) -> None:
+def test_objects_are_written_as_their_suffix_says(
+    tailrace: Run, database: Any, engine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Arrays, images and frames that our client logs come back from their files equal; a suffix that does not fit is
     refused with the ones that do."""
     import numpy
@@ -186,6 +194,8 @@ def test_objects_are_written_as_their_suffix_says(tailrace: Run, client: Any, tm
 
     import tailrace as package
 
+    client = database()
+    monkeypatch.setattr(connection, "connect", lambda dsn, **options: engine.connect(client.database))
     array = numpy.array([[1.5, numpy.nan], [3.0, numpy.inf]])
     frame = pandas.DataFrame({"a": [1, 2], "b": ["x", "ü"]})
     picture = Image.new("RGB", (3, 2), (255, 0, 10))
