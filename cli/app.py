@@ -14,6 +14,7 @@ import typer
 
 from tailrace.cli import (
     audit,
+    backfill,
     check,
     compare,
     dead_letters,
@@ -27,9 +28,11 @@ from tailrace.cli import (
     slice,
     sql,
     tags,
+    top,
     trace,
     up,
 )
+from tailrace.cli.logs import LogFormat, LogFormatOption, say, set_up
 from tailrace.cli.render import caret
 from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
 
@@ -54,6 +57,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 130 interrupted.
 app.command("up", rich_help_panel="Run")(up.up)
 app.command("ship", rich_help_panel="Run")(ship.ship)
 app.command("ingest", rich_help_panel="Run")(ingest.ingest)
+app.command("backfill", rich_help_panel="Run")(backfill.backfill)
 app.command("migrate", rich_help_panel="Run")(migrate.migrate)
 app.command("slice", rich_help_panel="Look")(slice.slice_command)
 app.command("compare", rich_help_panel="Look")(compare.compare_command)
@@ -65,6 +69,7 @@ app.command("export", rich_help_panel="Look")(export.export_command)
 app.command("sql", rich_help_panel="Look")(sql.sql_command)
 app.command("deployments", rich_help_panel="Look")(deployments.deployments_command)
 app.command("deployment", rich_help_panel="Look")(deployments.deployment_command)
+app.command("top", rich_help_panel="Something went wrong")(top.top)
 app.command("doctor", rich_help_panel="Something went wrong")(doctor.doctor)
 app.command("audit", rich_help_panel="Something went wrong")(audit.audit)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Something went wrong")
@@ -84,6 +89,7 @@ def options(
         int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything.")
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    log_format: LogFormatOption = LogFormat.console,
     show_version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
@@ -91,13 +97,7 @@ def options(
 ) -> None:
     """Sets up logging for every command."""
     level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Libraries tell of every reconnect as an error; what matters of it we say ourselves, once and with the reason.
-    library_level = logging.CRITICAL if verbose < 2 else logging.DEBUG
-    for library in ("aiokafka", "clickhouse_connect", "urllib3", "asyncio", "aiohttp"):
-        logging.getLogger(library).setLevel(library_level)
+    set_up(level, log_format, libraries_too=verbose >= 2)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -136,7 +136,7 @@ def _usage_or_raise(exc: Exception) -> int:
 
 
 def _report(error: TailraceError) -> int:
-    print(f"tailrace: {error}", file=sys.stderr)
+    say(f"tailrace: {error}", logging.ERROR)
     if isinstance(error, SliceError):
         print(caret(error.text, error.column), file=sys.stderr)
     if isinstance(error, NotFound):

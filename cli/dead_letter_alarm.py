@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailrace.cli.logs import say
+
 if TYPE_CHECKING:
     from tailrace.ingestor.insert import InsertStats
 
@@ -75,9 +77,9 @@ def exit_if_exceeded(limit: str, stats: InsertStats) -> None:
     from tailrace.ingestor.alarm import DeadLetterLimit
 
     if limit and DeadLetterLimit.parse(limit).exceeded(stats.lines, stats.dead_letters):
-        typer.echo(
+        say(
             f"tailrace: {stats.dead_letters:,} of {stats.lines:,} lines became dead letters, more than "
             f"--max-dead-letters {limit} allows: `tailrace dead-letters list` says which and why",
-            err=True,
+            logging.ERROR,
         )
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -15,12 +16,18 @@ import typer
 
 from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
 from tailrace.cli.ingest_report import progress_line, report
+from tailrace.cli.logs import say
+from tailrace.cli.metrics_address import MetricsAddress, serving, worker_address
 from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, Once, ReportFormat, Topic
 from tailrace.cli.progress import shown_while
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tailrace.ingestor.insert import InsertStats
     from tailrace.ingestor.run import Ingestor
+    from tailrace.ingestor.settings import IngestSettings
+    from tailrace.schemas.clickhouse.connection import Dsn
+    from tailrace.schemas.kafka import KafkaConnection
 
 
 def ingest(
@@ -51,13 +58,15 @@ def ingest(
     ] = 30.0,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     max_dead_letters: MaxDeadLetters = "",
+    metrics_address: MetricsAddress = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Bring lines from Kafka into ClickHouse, each exactly once.
 
     Runs until it is stopped (Ctrl-C or SIGTERM: the batch under way is finished and committed). Start as many as
     the topic has partitions; they share them. While ClickHouse is away it waits and tries again; nothing is
-    committed past what is stored. Lines that are no records go to the table dead_letters.
+    committed past what is stored. Lines that are no records go to the table dead_letters. Of several workers, each
+    takes the next port of --metrics-address.
 
     Examples:
 
@@ -72,12 +81,9 @@ def ingest(
     if workers > 1:
         if dsn.embedded:
             raise ConfigError("chDB allows one process a directory: use --workers 1, or a ClickHouse server")
-        raise typer.Exit(_supervise(workers))
+        raise typer.Exit(_supervise(workers, metrics_address))
 
-    from tailrace.ingestor.insert import ClickHouseWriter
-    from tailrace.ingestor.run import Ingestor
     from tailrace.ingestor.settings import BatchLimits, IngestSettings
-    from tailrace.schemas.clickhouse import connection, migrate
     from tailrace.schemas.kafka import KafkaConnection
 
     settings = IngestSettings(
@@ -89,6 +95,20 @@ def ingest(
         session_timeout=session_timeout,
     )
     kafka_connection = KafkaConnection.from_environ(kafka, os.environ)
+    stats, seconds = asyncio.run(_ingest(kafka_connection, dsn, settings, max_dead_letters, metrics_address))
+    report(stats, seconds, format)
+    if once:
+        exit_if_exceeded(max_dead_letters, stats)
+
+
+async def _ingest(
+    kafka: KafkaConnection, dsn: Dsn, settings: IngestSettings, max_dead_letters: str, metrics_address: str
+) -> tuple[InsertStats, float]:
+    """What was stored, and in how many seconds."""
+    from tailrace.ingestor.insert import ClickHouseWriter
+    from tailrace.ingestor.metrics import IngestorObserved
+    from tailrace.ingestor.run import Ingestor
+    from tailrace.schemas.clickhouse import connection, migrate
 
     def open_database() -> Any:
         client = connection.connect(dsn, create_database=dsn.embedded)
@@ -97,19 +117,19 @@ def ingest(
         migrate.require_current(client)
         return client
 
-    client = _patiently(open_database, once)
-    ingestor = Ingestor(kafka_connection, ClickHouseWriter(client, str(dsn)), settings)
-    began = time.monotonic()
-    try:
-        asyncio.run(_run(ingestor, max_dead_letters))
-    finally:
-        client.close()
-    report(ingestor.stats, time.monotonic() - began, format)
-    if once:
-        exit_if_exceeded(max_dead_letters, ingestor.stats)
+    async with serving(metrics_address) as observed:
+        client = await _patiently(open_database, settings.once)
+        try:
+            ingestor = Ingestor(kafka, ClickHouseWriter(client, str(dsn)), settings)
+            observed.append(IngestorObserved(ingestor, settings))
+            began = time.monotonic()
+            await _run(ingestor, max_dead_letters)
+            return ingestor.stats, time.monotonic() - began
+        finally:
+            client.close()
 
 
-def _patiently(connect: Callable[[], Any], once: bool) -> Any:
+async def _patiently(connect: Callable[[], Any], once: bool) -> Any:
     """A ClickHouse that is not up yet is waited for, unless this run is to end by itself."""
     from tailrace.ingestor.settings import RetryPolicy
     from tailrace.schemas.errors import RetryableError
@@ -117,14 +137,14 @@ def _patiently(connect: Callable[[], Any], once: bool) -> Any:
     failures = 0
     while True:
         try:
-            return connect()
+            return await asyncio.to_thread(connect)
         except RetryableError as error:
             if once:
                 raise
             failures += 1
             delay = RetryPolicy().delay(failures, 0.5)
-            typer.echo(f"tailrace: {error}; next attempt in {delay:.1f} s", err=True)
-            time.sleep(delay)
+            say(f"tailrace: {error}; next attempt in {delay:.1f} s", logging.WARNING)
+            await asyncio.sleep(delay)
 
 
 async def _run(ingestor: Ingestor, max_dead_letters: str) -> None:
@@ -135,13 +155,19 @@ async def _run(ingestor: Ingestor, max_dead_letters: str) -> None:
         await shown_while(ingestor.run(), lambda seconds: progress_line(ingestor.stats, seconds))
 
 
-def _supervise(workers: int) -> int:
+def _supervise(workers: int, metrics_address: str) -> int:
     """Runs this command line in several processes, one worker each, and ends when they have ended.
 
     A worker that fails takes the others with it: whoever runs us starts all of them again.
     """
     command = [sys.executable, "-m", "tailrace.cli", *sys.argv[1:], "--workers", "1"]
-    processes = [subprocess.Popen(command) for _ in range(workers)]  # noqa: S603 - our own command line
+    addresses = [
+        worker_address(metrics_address, number) if metrics_address else "" for number in range(workers)
+    ]
+    processes = [
+        subprocess.Popen([*command, "--metrics-address", address])  # noqa: S603 - our own command line
+        for address in addresses
+    ]
 
     def stop(*_: object) -> None:
         for process in processes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rich.console import Console
+
+from tailrace.cli.logs import say
 
 _TERMINAL_SECONDS = 0.2
 _PLAIN_SECONDS = 10.0
@@ -31,7 +32,7 @@ async def shown_while(work: Coroutine[Any, Any, Any], line: Callable[[float], st
                     status.update(line(time.monotonic() - began))
         else:
             while not (await asyncio.wait([task], timeout=_PLAIN_SECONDS))[0]:
-                print(line(time.monotonic() - began), file=sys.stderr, flush=True)
+                say(line(time.monotonic() - began))
     finally:
         if not task.done():
             task.cancel()

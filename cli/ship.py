@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from tailrace.cli.logs import say
+from tailrace.cli.metrics_address import MetricsAddress, serving
 from tailrace.cli.options import Format, Kafka, MaxLineBytes, Once, Paths, PollOnly, ReportFormat, Topic
 from tailrace.cli.progress import rate, shown_while, size
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tailrace.shipper.produce import KafkaWriter
     from tailrace.shipper.settings import ShipperSettings
     from tailrace.shipper.stats import Stats
 
@@ -80,6 +84,7 @@ def ship(
         ),
     ] = 10.0,
     poll_only: PollOnly = False,
+    metrics_address: MetricsAddress = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Ship the lines of log files to Kafka, each exactly once.
@@ -111,7 +116,7 @@ def ship(
         },
         kafka,
     )
-    stats = asyncio.run(_ship(settings))
+    stats = asyncio.run(_ship(settings, metrics_address))
     if format is ReportFormat.json:
         report = {
             **stats.report(),
@@ -126,7 +131,7 @@ def ship(
             f"({rate(stats.lines, stats.seconds)}); {stats.oversized:,} over the limit, {stats.lost_bytes:,} bytes lost"
         )
     if once and stats.lost_bytes:
-        typer.echo(f"tailrace: bytes were lost: {dict(stats.lost)}", err=True)
+        say(f"tailrace: bytes were lost: {dict(stats.lost)}", logging.ERROR)
         raise typer.Exit(1)
 
 
@@ -137,11 +142,14 @@ def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
     return ShipperSettings.from_mapping(values, KafkaConnection.from_environ(brokers, os.environ))
 
 
-async def _ship(settings: ShipperSettings) -> Stats:
+async def _ship(settings: ShipperSettings, metrics_address: str) -> Stats:
+    from tailrace.shipper.metrics import ShipperObserved
     from tailrace.shipper.run import Shipper, stopped_by_signals
 
-    shipper: Shipper[Any] = Shipper(settings, await _delivery(settings))
-    async with stopped_by_signals(shipper):
+    delivery = _delivery(settings)
+    shipper: Shipper[Any] = Shipper(settings, delivery.delivery)
+    async with serving(metrics_address) as observed, stopped_by_signals(shipper):
+        observed.append(ShipperObserved(shipper, settings, delivery.writer))
         await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
     return shipper.stats
 
@@ -153,7 +161,12 @@ def _progress_line(stats: Stats, seconds: float) -> str:
     )
 
 
-async def _delivery(settings: ShipperSettings) -> Any:
+class _Delivery(NamedTuple):
+    delivery: Any
+    writer: KafkaWriter
+
+
+def _delivery(settings: ShipperSettings) -> _Delivery:
     from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.deliver import CheckpointedDelivery
     from tailrace.shipper.produce import KafkaSink
@@ -164,7 +177,8 @@ async def _delivery(settings: ShipperSettings) -> Any:
     if kafka is None:
         raise ConfigError("no Kafka brokers are given: --kafka HOST:PORT")
     if settings.delivery == "exactly-once":
-        return TransactionalDelivery(kafka, settings.shipper_id, settings.max_line_bytes)
+        transactional = TransactionalDelivery(kafka, settings.shipper_id, settings.max_line_bytes)
+        return _Delivery(transactional, transactional.writer)
     path = settings.checkpoint or default_checkpoint(settings.shipper_id, os.environ)
     sink = KafkaSink(kafka, settings.max_line_bytes)
-    return CheckpointedDelivery(sink, Checkpoint(path), connect=sink.open)
+    return _Delivery(CheckpointedDelivery(sink, Checkpoint(path), connect=sink.open), sink.writer)

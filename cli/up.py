@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import time
 from contextlib import AsyncExitStack
@@ -15,6 +16,8 @@ import typer
 
 from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
 from tailrace.cli.ingest_report import progress_line, report
+from tailrace.cli.logs import say
+from tailrace.cli.metrics_address import MetricsAddress, serving
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
 from tailrace.cli.progress import shown_while, size
 from tailrace.schemas.errors import ConfigError
@@ -53,6 +56,7 @@ def up(
     ] = 0.25,
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     max_dead_letters: MaxDeadLetters = "",
+    metrics_address: MetricsAddress = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Follow log files and store their lines in ClickHouse, each exactly once. No Kafka, no server.
@@ -81,22 +85,30 @@ def up(
         batch_bytes=16 * 1024 * 1024,
         max_line_bytes=max_line_bytes,
     )
-    asyncio.run(_up(dsn, settings, http, max_dead_letters, format))
+    asyncio.run(_up(dsn, settings, http, max_dead_letters, metrics_address, format))
 
 
 async def _up(
-    dsn: Dsn, settings: ShipperSettings, http: str, max_dead_letters: str, format: ReportFormat
+    dsn: Dsn,
+    settings: ShipperSettings,
+    http: str,
+    max_dead_letters: str,
+    metrics_address: str,
+    format: ReportFormat,
 ) -> None:
     from tailrace.ingestor.embedded import EmbeddedSink
     from tailrace.ingestor.insert import ClickHouseWriter
+    from tailrace.ingestor.metrics import InserterObserved
     from tailrace.schemas.clickhouse import connection, migrate
     from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.deliver import CheckpointedDelivery
+    from tailrace.shipper.metrics import ShipperObserved
     from tailrace.shipper.run import Shipper, stopped_by_signals
 
     began = time.monotonic()
-    client = connection.open_engine(dsn) if dsn.embedded else connection.connect(dsn)
     async with AsyncExitStack() as stack:
+        observed = await stack.enter_async_context(serving(metrics_address))
+        client = connection.open_engine(dsn) if dsn.embedded else connection.connect(dsn)
         stack.callback(client.close)
         if dsn.embedded:
             migrate.migrate(client)
@@ -108,9 +120,10 @@ async def _up(
             settings = replace(settings, paths=(*settings.paths, str(intake.folder)))
             if (http or not settings.once) and http != "off":
                 front = await stack.enter_async_context(_front(dsn, http, intake))
-                typer.echo(f"ClickHouse HTTP interface: http://{front.host}:{front.port}", err=True)
+                say(f"ClickHouse HTTP interface: http://{front.host}:{front.port}")
         sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes)
         shipper = Shipper(settings, CheckpointedDelivery(sink, checkpoint))
+        observed += [ShipperObserved(shipper, settings), InserterObserved(sink.inserter)]
 
         def line(seconds: float) -> str:
             return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
@@ -120,7 +133,7 @@ async def _up(
     lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
     report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)
     if lost:
-        typer.echo(f"tailrace: bytes were lost: {lost}", err=True)
+        say(f"tailrace: bytes were lost: {lost}", logging.ERROR)
         raise typer.Exit(1)
     if settings.once:
         exit_if_exceeded(max_dead_letters, sink.stats)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -17,6 +18,7 @@ from tailrace.ingestor.decode import OVERSIZED_HEADER, Message
 from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
 from tailrace.schemas.errors import KafkaRefused, KafkaUnavailable
+from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.kafka import KafkaConnection, translate_kafka
 from tailrace.schemas.streams import KafkaOffset, next_offset
 
@@ -30,6 +32,9 @@ TAKE_MESSAGES = (32, 10_000)
 fetched may be compressed twentyfold, and while it is taken apart no heartbeat goes out: a backlog in one piece would cost
 us our place in the group, again and again. A message may be one line, or hundreds."""
 _CALL_TIMEOUT_MS = 30_000
+_AHEAD_SECONDS = 1.0
+QUIET_POLL_SECONDS = 3.0
+"""A partition that has not been asked for records for so long is paused, or its broker is away."""
 
 
 class Fetched(NamedTuple):
@@ -38,10 +43,12 @@ class Fetched(NamedTuple):
     Args:
         messages: In offset order.
         end: The offset after the last of them.
+        timestamp: Kafka's of the first of them, in seconds since the epoch.
     """
 
     messages: list[Message]
     end: KafkaOffset
+    timestamp: float
 
 
 class PartitionLost(Exception):
@@ -89,6 +96,7 @@ class PartitionConsumer:
     def __init__(
         self, connection: KafkaConnection, settings: IngestSettings, assigned: Assigned, revoked: Revoked
     ) -> None:
+        self.reach = Reach(f"Kafka at {connection.brokers}")
         self._connection = connection
         self._settings = settings
         self._assigned = assigned
@@ -156,7 +164,9 @@ class PartitionConsumer:
         )
         return {
             partition.partition: Fetched(
-                [_message(record) for record in found], next_offset(found[-1].offset)
+                [_message(record) for record in found],
+                next_offset(found[-1].offset),
+                found[0].timestamp / 1000,
             )
             for partition, found in records.items()
             if found and partition.partition not in self._starts
@@ -213,6 +223,48 @@ class PartitionConsumer:
             except IllegalStateError:
                 return None
 
+    async def ahead(self) -> dict[int, tuple[KafkaOffset, KafkaOffset]]:
+        """Of each partition in use: what `fetch` returns next, and the end of what is committed in it, as far as it is
+        known from the fetches so far. A partition of which nothing was heard yet is left out."""
+        found: dict[int, tuple[KafkaOffset, KafkaOffset]] = {}
+        if self._consumer is None or self._taking_over:
+            return found
+        with suppress(TimeoutError, KafkaRefused, KafkaUnavailable):
+            async with asyncio.timeout(_AHEAD_SECONDS):
+                for partition in self._consumer.assignment():
+                    if partition.partition in self._starts:
+                        continue
+                    position = await self.position(partition.partition)
+                    end = self._end(partition) if position is not None else None
+                    if position is not None and end is not None:
+                        found[partition.partition] = position, end
+        return found
+
+    def _end(self, partition: Any) -> KafkaOffset | None:
+        """As the last fetch said; `None` before the first."""
+        if partition not in self._consumer.assignment():
+            return None
+        end = self._consumer.last_stable_offset(partition)
+        if end is None or end < 0:
+            end = self._consumer.highwater(partition)
+        return None if end is None else KafkaOffset(end)
+
+    async def ask(self) -> None:
+        """See whether the brokers answer; `reach` says so afterwards."""
+        consumer = self._consumer
+        if consumer is None:
+            return  # `start` is at it, and tells
+        polled = [consumer.last_poll_timestamp(each) or 0 for each in consumer.assignment()]
+        if polled and time.time() - min(polled) / 1000 < QUIET_POLL_SECONDS:
+            self.reach.answer(time.monotonic())
+            return
+        try:
+            await asyncio.wait_for(consumer.topics(), ASK_SECONDS)
+        except (KafkaError, OSError, TimeoutError):
+            self.reach.fail(f"no broker of {self._connection.brokers} answers")
+        else:
+            self.reach.answer(time.monotonic())
+
     async def _on_assigned(self, assigned: Iterable[Any]) -> None:
         self._taking_over = True
         found = await self._intents(list(assigned))
@@ -251,7 +303,7 @@ class PartitionConsumer:
         failures = 0
         while True:
             try:
-                return await call()
+                result = await call()
             except (CommitFailedError, IllegalStateError):
                 raise
             except (KafkaError, OSError) as exc:
@@ -261,7 +313,11 @@ class PartitionConsumer:
                 failures += 1
                 delay = self._settings.retry.delay(failures, 0.5)
                 log.warning("%s; next attempt in %.1f s", error, delay)
+                self.reach.retry(str(error))
                 await asyncio.sleep(delay)
+            else:
+                self.reach.answer(time.monotonic())
+                return result
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

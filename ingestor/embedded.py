@@ -32,6 +32,11 @@ class EmbeddedSink:
         self._max_line_bytes = max_line_bytes
 
     @property
+    def inserter(self) -> Inserter:
+        """What it stores with."""
+        return self._inserter
+
+    @property
     def stats(self) -> InsertStats:
         """Totals since the start."""
         return self._inserter.stats

@@ -21,7 +21,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,7 +33,9 @@ from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.clickhouse.connection import translated
 from tailrace.schemas.clickhouse.migrate import DEDUPLICATION_BLOCKS, DEDUPLICATION_SECONDS
 from tailrace.schemas.crash import crash_point
-from tailrace.schemas.errors import RetryableError, RowsRejected
+from tailrace.schemas.errors import RetryableError, RowsRejected, TailraceError
+from tailrace.schemas.health import ASK_SECONDS, Reach
+from tailrace.schemas.metrics import Latency
 
 log = logging.getLogger("tailrace.ingestor")
 
@@ -79,6 +81,14 @@ class TableWriter(Protocol):
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         """Which of the rows, by index, the table does not have, or has without what its views make of them."""
+        ...
+
+    def ping(self) -> None:
+        """Returns when the other side answers.
+
+        Raises:
+            TailraceError: It does not, or refuses us.
+        """
         ...
 
 
@@ -183,6 +193,11 @@ class ClickHouseWriter:
         stored = {tuple(row) for row in result.result_rows}
         return [index for index, key in enumerate(keys) if key not in stored]
 
+    def ping(self) -> None:
+        """See `TableWriter`."""
+        with translated(self._where):
+            self._client.query("SELECT 1")
+
     def close(self) -> None:
         """Closes the client."""
         self._client.close()
@@ -241,6 +256,23 @@ class InsertStats:
             self.reasons[letter.reason] = self.reasons.get(letter.reason, 0) + 1
 
 
+@dataclass(slots=True)
+class InsertTimes:
+    """How long storing takes, and when it was done.
+
+    Args:
+        insert: Of single inserts that went well.
+        store: Of whole batches, retries included.
+        stored_at: When a batch was stored last, in seconds since the epoch; `None` before the first.
+        newest_event: Time of the newest event in that batch, or in the last before it that held any.
+    """
+
+    insert: Latency = field(default_factory=Latency)
+    store: Latency = field(default_factory=Latency)
+    stored_at: float | None = None
+    newest_event: float | None = None
+
+
 class Inserter:
     """Stores batches, each until it is stored.
 
@@ -249,6 +281,7 @@ class Inserter:
         executor: A thread for the blocking calls; one, so that they stay in order.
         retry: How to wait while the writer's side is away.
         clock: Seconds since the epoch.
+        monotonic: Seconds for durations.
     """
 
     def __init__(
@@ -257,12 +290,18 @@ class Inserter:
         executor: Executor,
         retry: RetryPolicy,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._executor = executor
         self._retry = retry
         self._clock = clock
+        self._monotonic = monotonic
+        self._calls = 0  # under way, or waiting to be made again
+        self._asked: Future[None] | None = None
         self.stats = InsertStats()
+        self.times = InsertTimes()
+        self.reach = Reach("ClickHouse")
 
     async def store(self, batch: DecodedBatch, token: str, in_doubt: bool = False) -> None:
         """Inserts everything; returns when the ledger row is in.
@@ -278,6 +317,7 @@ class Inserter:
         Raises:
             FatalError: The server refused for another reason than a row, or refused too many of them.
         """
+        began = self._monotonic()
         received_at = int(self._clock() * 1_000_000)
         rejected: dict[int, str] = {}
         parts: Counter[str] = Counter()
@@ -296,7 +336,8 @@ class Inserter:
         crash_point("ingest.before-ledger")
         await self._insert_all("ledger", ledger_table(batch.spans, token), f"{token}/ledger", in_doubt)
         crash_point("ingest.after-ledger")
-        self.stats.add(batch)
+        self.times.store.observe(self._monotonic() - began)
+        self._stored(batch)
 
     async def restore(self, batch: DecodedBatch, token: str, since: float) -> None:
         """Inserts a batch that an earlier run announced and may have stored, in part or whole.
@@ -308,7 +349,7 @@ class Inserter:
         """
         stored, _ = await self._attempt(self._writer.is_stored, token)
         if stored:
-            self.stats.add(batch)
+            self._stored(batch)
             return
         between, _ = await self._attempt(self._writer.batches_since, since)
         if not tokens_remembered(between, self._clock() - since):
@@ -318,8 +359,38 @@ class Inserter:
                 "its rows may stand twice until a merge; readers count them once",
                 token,
                 between,
+                extra={"token": token},
             )
         await self.store(batch, token, in_doubt=True)
+
+    def _stored(self, batch: DecodedBatch) -> None:
+        self.stats.add(batch)
+        self.times.stored_at = self._clock()
+        newest = newest_event(batch, self.times.stored_at)
+        if newest is not None:
+            self.times.newest_event = newest
+
+    async def ask(self) -> None:
+        """See whether ClickHouse answers, when nothing else is asked of it; `reach` says so afterwards."""
+        if self._calls or (self._asked is not None and not self._asked.done()):
+            return  # what is under way tells
+        try:
+            self._asked = self._executor.submit(self._writer.ping)
+        except RuntimeError:
+            return  # the executor was shut down: this process ends
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._asked), ASK_SECONDS)
+        except TimeoutError:
+            self.reach.fail(f"no answer within {ASK_SECONDS:.0f} s")
+        except TailraceError as error:
+            self.reach.fail(str(error))
+        else:
+            self.reach.answer(self._monotonic())
+
+    async def rest(self) -> None:
+        """Wait a moment for a question that is under way, so that the writer can be closed; call it in the end."""
+        if self._asked is not None and not self._asked.done():
+            await asyncio.wait([asyncio.wrap_future(self._asked)], timeout=1.0)
 
     async def only_missing(self, batch: DecodedBatch) -> DecodedBatch:
         """The batch without the records that are stored already, under whatever token."""
@@ -361,7 +432,7 @@ class Inserter:
         that is not replicated notes the token before it renames the part into place). Then it drops the
         repetition too. So after any insert that may not be the first under its token, the rows are looked for.
         """
-        _, failures = await self._attempt(self._writer.insert, table, rows, token)
+        _, failures = await self._attempt(self._timed_insert, table, rows, token)
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
@@ -375,10 +446,23 @@ class Inserter:
                 table,
             )
             absent = rows.take(missing).combine_chunks()
-            await self._attempt(self._writer.insert, table, absent, f"{token}/missing-{again}")
+            await self._attempt(self._timed_insert, table, absent, f"{token}/missing-{again}")
+
+    def _timed_insert(self, table: str, rows: pa.Table, token: str) -> None:
+        """Runs in the thread, so that waiting for the thread is not counted."""
+        began = self._monotonic()
+        self._writer.insert(table, rows, token)
+        self.times.insert.observe(self._monotonic() - began)
 
     async def _attempt(self, call: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
         """The result of a blocking call, repeated while the other side is away, and how often it failed."""
+        self._calls += 1
+        try:
+            return await self._until_it_answers(call, *arguments)
+        finally:
+            self._calls -= 1
+
+    async def _until_it_answers(self, call: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -388,11 +472,24 @@ class Inserter:
                 failures += 1
                 self.stats.retries += 1
                 self.stats.waiting = str(error)
+                self.reach.retry(str(error))
                 delay = self._retry.delay(failures, random.random())  # noqa: S311 - jitter, not a secret
                 log.warning("%s; attempt %d, next in %.1f s", error, failures, delay)
                 await asyncio.sleep(delay)
             else:
+                self.reach.answer(self._monotonic())
                 if failures:
                     log.warning("ClickHouse takes inserts again after %d failed attempts", failures)
                     self.stats.waiting = ""
                 return result, failures
+
+
+def newest_event(batch: DecodedBatch, now: float) -> float | None:
+    """Time of the newest event of a batch; `None` where it holds no records.
+
+    Args:
+        batch: The batch.
+        now: Seconds since the epoch. No event is newer: a clock that is ahead must not make everything look fresh.
+    """
+    newest = [pc.max(rows["ts"].cast(pa.int64())).as_py() for _, rows in batch.tables if rows.num_rows]
+    return min(now, max(newest) / 1_000_000) if newest else None

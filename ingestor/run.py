@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import NamedTuple
 
 from tailrace.ingestor import intents
 from tailrace.ingestor.batch import Gathering, is_due, is_full, split_full
 from tailrace.ingestor.consume import PartitionConsumer, PartitionLost
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
-from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter
+from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter, newest_event
 from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
 from tailrace.schemas.crash import crash_point
+from tailrace.schemas.health import Reach
 from tailrace.schemas.kafka import KafkaConnection
 from tailrace.schemas.streams import KafkaOffset
 
@@ -32,6 +35,31 @@ _STOP_SECONDS = 20.0
 """How long a stop or a rebalance waits for the batch under way."""
 
 
+class _Arrived(NamedTuple):
+    """Records that came together and are not stored yet: the offset after them, and two times of the first of them."""
+
+    end: KafkaOffset
+    timestamp: float
+    fetched: float
+
+
+class PartitionState(NamedTuple):
+    """How it stands with one partition.
+
+    Args:
+        lag: Kafka records that are committed and not stored, by their offsets.
+        oldest: Kafka's timestamp of the oldest record that was fetched and is not stored, in seconds since the epoch;
+            `None` when there is none.
+        stalled: For how many seconds there have been such records and none was stored.
+        newest_event: Time of the newest event of the batch stored last; `None` before the first.
+    """
+
+    lag: int
+    oldest: float | None
+    stalled: float
+    newest_event: float | None
+
+
 class _Partition:
     """One partition that this member has.
 
@@ -40,6 +68,9 @@ class _Partition:
     """
 
     def __init__(self, intent: PartitionIntent) -> None:
+        self.arrived: deque[_Arrived] = deque()
+        self.moved = float("-inf")  # monotonic seconds of the last batch stored
+        self.newest_event: float | None = None
         self.gathering = Gathering(intent.start, intent.start)
         self.replay_end = intent.end
         self.announced = intent.at
@@ -47,6 +78,32 @@ class _Partition:
         self.committed = intent.start
         self.in_flight = 0
         self.lost = False
+
+    def note_stored(self, end: KafkaOffset, now: float, newest_event: float | None) -> None:
+        """A batch up to `end` is in."""
+        self.stored, self.moved = end, now
+        if newest_event is not None:
+            self.newest_event = newest_event
+        while self.arrived and self.arrived[0].end <= self.stored:
+            self.arrived.popleft()
+
+    def state(self, now: float, ahead: tuple[KafkaOffset, KafkaOffset] | None) -> PartitionState:
+        """How it stands.
+
+        Args:
+            now: Monotonic seconds.
+            ahead: What is fetched next, and the end of the partition, where they are known.
+        """
+        position, end = ahead or (self.gathering.end, self.gathering.end)
+        # Behind the last record there are only marks of transactions: offsets without anything to store.
+        done = not self.arrived and position >= end
+        oldest = self.arrived[0] if self.arrived else None
+        return PartitionState(
+            lag=0 if done else max(0, end - self.stored),
+            oldest=oldest.timestamp if oldest else None,
+            stalled=max(0.0, now - max(self.moved, oldest.fetched)) if oldest else 0.0,
+            newest_event=self.newest_event,
+        )
 
     def take(
         self, settings: IngestSettings, now: float, position: KafkaOffset, flush: bool
@@ -114,11 +171,43 @@ class Ingestor:
         self._in_order = asyncio.Lock()
         self._stop = asyncio.Event()
         self._rebalancing = True
+        self._ahead: dict[int, tuple[KafkaOffset, KafkaOffset]] = {}
 
     @property
     def stats(self) -> InsertStats:
         """Totals since the start."""
         return self._inserter.stats
+
+    @property
+    def inserter(self) -> Inserter:
+        """What it stores with."""
+        return self._inserter
+
+    @property
+    def kafka(self) -> Reach:
+        """How it stands with the brokers."""
+        return self._consumer.reach
+
+    @property
+    def rebalancing(self) -> bool:
+        """Whether the group is dividing the partitions anew, or has not done so yet."""
+        return self._rebalancing
+
+    async def ask_kafka(self) -> None:
+        """See whether the brokers answer, where the work does not tell; `kafka` says so afterwards."""
+        await self._consumer.ask()
+
+    async def look(self) -> None:
+        """Learn how far the partitions reach, for `partitions`; costs nothing while nobody calls it."""
+        self._ahead = await self._consumer.ahead()
+
+    def partitions(self) -> dict[int, PartitionState]:
+        """How it stands with each partition that this member has, as of the last `look`."""
+        now = self._monotonic()
+        return {
+            number: partition.state(now, self._ahead.get(number))
+            for number, partition in self._partitions.items()
+        }
 
     def stop(self) -> None:
         """Ask `run` to finish the batch under way, commit and return. Safe from a signal handler of the loop."""
@@ -142,14 +231,17 @@ class Ingestor:
                 await self._consumer.stop()
             self._decode_thread.shutdown(wait=False, cancel_futures=True)
             self._insert_thread.shutdown(wait=False, cancel_futures=True)
+            with suppress(Exception):
+                await self._inserter.rest()
 
     async def _round(self) -> None:
         """Fetch, gather, start what is due, and let errors of what was started surface."""
         fetched = await self._consumer.fetch(min(0.05, self._settings.limits.seconds), self._full())
         now = self._monotonic()
-        for number, (messages, end) in fetched.items():
+        for number, (messages, end, timestamp) in fetched.items():
             if partition := self._partitions.get(number):
                 partition.gathering.add(messages, end, now)
+                partition.arrived.append(_Arrived(end, timestamp, now))
         await self._start_due(now, flush=False)
         self._surface()
         await self._commit_idle()
@@ -208,10 +300,15 @@ class Ingestor:
                 number,
                 batch.start,
                 batch.end,
+                extra=self._origin(number, batch.start),
             )
             partition.lost = True
         finally:
             partition.in_flight -= 1
+
+    def _origin(self, number: int, offset: KafkaOffset) -> dict[str, object]:
+        """Fields of a log line about a place in a partition."""
+        return {"stream": f"{self._settings.topic}/{number}", "partition": number, "offset": offset}
 
     def _decode(self, number: int, batch: Gathering) -> DecodedBatch:
         decoder = BatchDecoder(self._settings.max_line_bytes)
@@ -235,7 +332,7 @@ class Ingestor:
             crash_point("ingest.after-intent")
             partition.committed = batch.start
             await self._inserter.store(decoded, token)
-        partition.stored = batch.end
+        partition.note_stored(batch.end, self._monotonic(), newest_event(decoded, self._clock()))
 
     async def _commit_idle(self) -> None:
         """Commits the plain end of partitions with nothing on the way; busy ones carry it in their next intent."""
@@ -305,6 +402,7 @@ class Ingestor:
                     number,
                     intent.start,
                     intent.end,
+                    extra=self._origin(number, intent.start),
                 )
         if self._settings.once:
             ends = await self._consumer.ends(found)

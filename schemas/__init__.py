@@ -6,6 +6,7 @@
 - `intake`: how loggers send lines by HTTP
 - `timestamps`: what counts as a time
 - `histogram`: distributions that merge
+- `metrics`: every metric that a process serves; `health`: whether it can do its work
 - `clickhouse`: connection, numbered migrations
 - `errors`: every exception that this distribution raises
 """

@@ -23,6 +23,7 @@ from aiokafka import errors as kafka
 from aiokafka.conn import create_conn
 
 from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
+from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.kafka import translate_kafka
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
@@ -112,6 +113,8 @@ class KafkaWriter:
         self.settings = settings
         self.brokers = settings.connection.brokers
         self.transactional_id = transactional_id
+        self.reach = Reach(f"Kafka at {self.brokers}")
+        self.fenced = 0  # transactions that the broker gave up, with nobody who took over
         self._max_line_bytes = max_line_bytes
         self._producer: Any = None
         self._template: Any = None  # the last producer, also when it has stopped: batches are made after it
@@ -155,6 +158,7 @@ class KafkaWriter:
             # move a file to another one, before its earlier lines.
             self._template = self._producer
             self._partitions = min(self._partitions or len(found), len(found))
+            self.reach.answer(time.monotonic())
         except (kafka.KafkaError, OSError, TimeoutError) as exc:
             await self.discard()
             raise translate(exc, self.brokers) from exc
@@ -168,8 +172,25 @@ class KafkaWriter:
                 return
             except RetryableError as exc:
                 log.warning("%s; trying again in %.1f s", exc, backoff(attempt))
+                self.reach.retry(str(exc))
                 await asyncio.sleep(backoff(attempt))
                 attempt += 1
+
+    async def ask(self) -> None:
+        """See whether a broker answers now, over the connections that there are; `reach` says so afterwards."""
+        producer = self._producer
+        if producer is None:
+            return  # `open` is at it, and tells
+        try:
+            answered = await asyncio.wait_for(producer.client.force_metadata_update(), ASK_SECONDS)
+        except (kafka.KafkaError, OSError, TimeoutError):
+            answered = False
+        if producer is not self._producer:
+            return
+        if answered:
+            self.reach.answer(time.monotonic())
+        else:
+            self.reach.fail(f"no broker of {self.brokers} answers")
 
     def encode(self, chunks: Sequence[FileChunk]) -> Messages:
         """The lines of these chunks as messages; does no IO, and may run in a thread."""
@@ -349,6 +370,11 @@ class KafkaSink:
     def __init__(self, settings: KafkaSettings, max_line_bytes: int) -> None:
         self._writer = KafkaWriter(settings, max_line_bytes)
 
+    @property
+    def writer(self) -> KafkaWriter:
+        """What it writes with."""
+        return self._writer
+
     async def open(self) -> None:
         """Connect; `prepare` and `store` come after it. Waits for Kafka as long as it is away."""
         await self._writer.open_for_ever()
@@ -363,12 +389,14 @@ class KafkaSink:
         while True:
             try:
                 await asyncio.wait_for(self._writer.send(prepared), ATTEMPT_SECONDS)
+                self._writer.reach.answer(time.monotonic())
                 return
             except (kafka.KafkaError, OSError, TimeoutError, RetryableError) as exc:
                 error = translate(exc, self._writer.brokers)
                 if not isinstance(error, RetryableError):
                     raise error from exc
                 log.warning("%s; sending again in %.1f s", error, backoff(attempt))
+                self._writer.reach.retry(str(error))
             await asyncio.sleep(backoff(attempt))
             attempt += 1
             await self._writer.open_for_ever()

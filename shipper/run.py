@@ -59,9 +59,25 @@ class Shipper(Generic[P]):
         self._flying: asyncio.Task[None] | None = None
         self._flying_bytes = 0
         self._following = False
+        self._tailer: Tailer | None = None
+        self._acknowledged: dict[str, int] = {}
         self._last_scan = float("-inf")
         self._scan_cost = 0.0
         self._reported = 0.0
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it is known how far earlier runs got, which is what comes first."""
+        return self._tailer is not None
+
+    def lags(self) -> list[tuple[str, int]]:
+        """Path and bytes that are not acknowledged, of every file that is followed; call it in the loop's thread."""
+        if self._tailer is None:
+            return []
+        return [
+            (path, max(0, size - self._acknowledged.get(file_id, 0)))
+            for file_id, path, size in self._tailer.sizes()
+        ]
 
     def stop(self) -> None:
         """Finish the batch in flight and return from `run`; call it in the loop's thread, as often as you like."""
@@ -98,6 +114,8 @@ class Shipper(Generic[P]):
             files = progress.intended.files if progress.intended is not None else ()
             states = {**progress.files, **{state.id: state for state in files}}
             tailer = Tailer(self._settings, states.values(), time.time(), self._delivery.ignore)
+            self._acknowledged = {state.id: state.position for state in states.values()}
+            self._tailer, self.stats.moved = tailer, time.monotonic()
             try:
                 await self._redo(progress, tailer)
                 await self._follow(tailer, started)
@@ -121,8 +139,9 @@ class Shipper(Generic[P]):
         # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
         intent = progress.intent
         again = msgspec.structs.replace(step, token=intent.token, announced=intent.started)
+        began = time.monotonic()
         await self._delivery.deliver(prepared, again)
-        self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)))
+        self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)), began)
 
     async def _follow(self, tailer: Tailer, started: float) -> None:
         directories = watched_directories(self._settings.paths)
@@ -132,12 +151,12 @@ class Shipper(Generic[P]):
             while not self._stopping.is_set():
                 if last_small:
                     # Little to do: one batch at a time, and time for lines to gather.
-                    await self._landed(tailer, watch)
+                    await self._landed(tailer, watch, started)
                     await self._pause(last_begun + self._settings.linger_seconds - time.monotonic())
                 changed = watch.take()
                 read = await asyncio.to_thread(self._read, tailer, changed)
                 if read is None:
-                    await self._landed(tailer, watch)
+                    await self._landed(tailer, watch, started)
                     self._report(tailer, started)
                     if tailer.finished or self._stopping.is_set():
                         break
@@ -146,12 +165,12 @@ class Shipper(Generic[P]):
                     await self._idle(watch)
                     continue
                 batch, prepared = read
-                await self._landed(tailer, watch)
+                await self._landed(tailer, watch, started)
                 last_small, last_begun = batch.size * SMALL < self._settings.batch_bytes, time.monotonic()
                 self._flying = asyncio.create_task(self._deliver(prepared, batch))
                 self._flying_bytes = batch.size
                 self._report(tailer, started)
-            await self._landed(tailer, watch)
+            await self._landed(tailer, watch, started)
             await self._delivery.settle()
             if self._settings.once:
                 tailer.give_up_orphans()
@@ -178,16 +197,22 @@ class Shipper(Generic[P]):
         tailer.poll(now)
 
     async def _deliver(self, prepared: P | None, batch: Batch) -> None:
+        began = time.monotonic()
         await self._delivery.deliver(prepared, batch.step)
-        self._count(prepared.lines if prepared is not None else 0, batch)
+        self._count(prepared.lines if prepared is not None else 0, batch, began)
 
-    def _count(self, lines: int, batch: Batch) -> None:
+    def _count(self, lines: int, batch: Batch, began: float) -> None:
         self.stats.lines += lines
         self.stats.bytes += batch.size
         self.stats.batches += bool(batch.chunks)
         self.stats.oversized += sum(chunk.oversized is not None for chunk in batch.chunks)
+        self.stats.moved, self.stats.delivered_at = time.monotonic(), time.time()
+        self.stats.latency.observe(self.stats.moved - began)
+        self._acknowledged.update((state.id, state.position) for state in batch.step.files)
+        for file_id in batch.step.forgotten:
+            self._acknowledged.pop(file_id, None)
 
-    async def _landed(self, tailer: Tailer, watch: Watch) -> None:
+    async def _landed(self, tailer: Tailer, watch: Watch, started: float) -> None:
         """Wait for the batch in flight; raises what became of it.
 
         However long the receiver is away, nothing more is read. But files are looked for and opened: one that is
@@ -199,6 +224,7 @@ class Shipper(Generic[P]):
         try:
             while not (await asyncio.wait({flying}, timeout=LOOK_SECONDS))[0]:
                 await asyncio.to_thread(self._look, tailer, watch.take(), time.time())
+                self._report(tailer, started)
             await flying
         except asyncio.CancelledError:
             flying.cancel()
@@ -229,6 +255,8 @@ class Shipper(Generic[P]):
         self.stats.lag_bytes = tailer.lag + self._flying_bytes
         self.stats.lost = tailer.losses
         self.stats.seconds = now - started
+        if not self.stats.lag_bytes:
+            self.stats.moved = now
         if self._on_progress is not None and (final or now - self._reported >= REPORT_SECONDS):
             self._reported = now
             self._on_progress(self.stats)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tailrace.schemas.metrics import Latency
 from tailrace.shipper.tail import Loss
 
 
@@ -28,6 +29,12 @@ class Stats:
     """Bytes lost for sure (or, for `in_doubt`, perhaps), by cause."""
     seconds: float = 0.0
     """Since the start."""
+    latency: Latency = field(default_factory=Latency)
+    """Of batches, from handing one over to its acknowledgement."""
+    delivered_at: float | None = None
+    """When a batch was acknowledged last, in seconds since the epoch."""
+    moved: float = float("-inf")
+    """When a batch was acknowledged last, or nothing was left to deliver, in monotonic seconds."""
 
     @property
     def lost_bytes(self) -> int:

@@ -408,6 +408,7 @@ class Tailer:
                     orphan.state.path,
                     orphan.case,
                     orphan.lost,
+                    extra={"stream": f"file:{file_id}", "offset": orphan.state.position},
                 )
 
     def _close_idle(self, now: float) -> None:
@@ -448,7 +449,8 @@ class Tailer:
 
     def _start_over(self, file: TailedFile, case: Case, size: int, now: float) -> None:
         """The content that we read is gone: what is there now is another file, read from its beginning."""
-        log.info("%s was %s at byte %d", file.path, case, file.position)
+        origin = {"stream": f"file:{file.id}", "offset": file.position}
+        log.info("%s was %s at byte %d", file.path, case, file.position, extra=origin)
         self._orphans[file.id] = _Orphan(file.state(now), case, file.lag, now)
         file.id = self._new_id()
         file.position = file.scanned = 0
@@ -598,6 +600,10 @@ class Tailer:
         """Bytes in all files that were not given out yet."""
         return sum(file.lag for file in self._all())
 
+    def sizes(self) -> list[tuple[str, str, int]]:
+        """Id, path and size of every file that is followed. May be called while another thread reads or looks."""
+        return [(file.id, file.path, file.size) for file in self._all()]
+
     @property
     def count(self) -> int:
         """How many files are followed."""
@@ -629,7 +635,12 @@ class Tailer:
             file = by_id.get(wanted.file_id)
             if file is None or (file.descriptor is None and not self._open_again(file)):
                 self.losses[Loss.IN_DOUBT] += wanted.end - wanted.start
-                log.warning("bytes %d-%d of a file that is gone are in doubt", wanted.start, wanted.end)
+                log.warning(
+                    "bytes %d-%d of a file that is gone are in doubt",
+                    wanted.start,
+                    wanted.end,
+                    extra={"stream": f"file:{wanted.file_id}", "offset": wanted.start},
+                )
                 continue
             chunks += self._reread_range(file, wanted)
         return tuple(chunks)

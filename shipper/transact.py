@@ -103,6 +103,11 @@ class TransactionalDelivery:
         self._writer = KafkaWriter(settings, max_line_bytes, transactional_id=shipper_id)
         self._owner = Owner(VERSION, uuid.uuid4().hex, 0, socket.gethostname(), os.getpid(), time.time())
 
+    @property
+    def writer(self) -> KafkaWriter:
+        """What it writes with."""
+        return self._writer
+
     async def load(self) -> Progress:
         """Fence an earlier process, then read how far it got.
 
@@ -143,9 +148,11 @@ class TransactionalDelivery:
                 error = translate(exc, self._writer.brokers)
                 if isinstance(error, Fenced):
                     await self._refuse_takeover(exc)
+                    self._writer.fenced += 1
                     log.warning("the broker gave up our transaction, and nobody took over: going on")
                 elif isinstance(error, RetryableError):
                     log.warning("%s; the transaction is in doubt, asking Kafka what became of it", error)
+                    self._writer.reach.retry(str(error))
                 else:
                     raise error from exc
             await asyncio.sleep(backoff(attempt))
@@ -153,6 +160,7 @@ class TransactionalDelivery:
             if await self._was_committed(mine):
                 break
         self._owner = mine
+        self._writer.reach.answer(time.monotonic())
 
     async def settle(self) -> None:
         """Nothing is ever put off."""
@@ -239,6 +247,7 @@ class TransactionalDelivery:
                 if not isinstance(error, RetryableError):
                     raise error from exc
                 log.warning("progress cannot be read yet: %s", error)
+                self._writer.reach.retry(str(error))
             await asyncio.sleep(backoff(attempt))
             attempt += 1
 

@@ -97,7 +97,7 @@ WRITER = LedgerWriter()
 
 def fetched(start: int, end: int) -> dict[int, Fetched]:
     messages = [Message(offset, hostile.neighbour(offset).rstrip(), None) for offset in range(start, end)]
-    return {0: Fetched(messages, KafkaOffset(end))}
+    return {0: Fetched(messages, KafkaOffset(end), timestamp=0.0)}
 
 
 def test_nothing_is_begun_behind_what_was_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

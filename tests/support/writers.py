@@ -37,6 +37,9 @@ class CrashingWriter:
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
 
+    def ping(self) -> None:
+        self._writer.ping()
+
 
 class AwayWriter:
     """A writer whose side is away for a number of calls; every second time the work was done all the same."""
@@ -60,6 +63,9 @@ class AwayWriter:
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
+
+    def ping(self) -> None:
+        self._writer.ping()
 
 
 class ForgetfulWriter:
@@ -89,3 +95,6 @@ class ForgetfulWriter:
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
+
+    def ping(self) -> None:
+        self._writer.ping()
