@@ -185,7 +185,9 @@ def test_a_trace_in_two_projects_asks_which(database) -> None:
     assert explorer.slice("s==text", project="one").traces == 1
 
 
-@pytest.mark.parametrize("trace_id", ["nothing", V7, "8a1d2c0e-6f3b-4c1e-9d53-0b7e2f4a6c11", "", "\ud800", "x'y\\"])
+@pytest.mark.parametrize(
+    "trace_id", ["nothing", V7, "8a1d2c0e-6f3b-4c1e-9d53-0b7e2f4a6c11", "", "\ud800", "x'y\\"]
+)
 def test_what_is_not_there_is_not_found(database, trace_id: str) -> None:
     """Any id that no line has ends in NotFound."""
     explorer = Explorer(database())
