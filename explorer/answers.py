@@ -17,11 +17,11 @@ class Metric(Struct, frozen=True):
     Args:
         count: Finite values, of which the other figures are made. A trace that logged the tag twice has two.
         not_finite: NaN and infinities, counted apart.
-        mean: Arithmetic mean.
+        mean: Arithmetic mean, to twelve digits.
         p50: Exact median, between two values interpolated linearly, as `numpy.percentile` does.
         p95: Likewise.
         p99: Likewise.
-        std: Standard deviation of the sample; `None` for fewer than two values.
+        std: Standard deviation of the sample, to twelve digits; `None` for fewer than two values.
     """
 
     count: int = 0

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec import structs
-
 from tailrace.explorer.answers import (
     CompareReport,
     SliceReport,
@@ -28,7 +26,6 @@ from tailrace.explorer.order import prepared
 from tailrace.explorer.period import EVER, Period
 from tailrace.explorer.reader import MAX_SECONDS, Parameters, Reader
 from tailrace.explorer.selection import Scope, selection
-from tailrace.explorer.series import series
 from tailrace.explorer.statistics import list_deployments, read_deployment
 from tailrace.explorer.summary import summarize
 from tailrace.explorer.tags import tag_detail, tag_names, tag_values
@@ -83,12 +80,9 @@ class Explorer:
         """
         scope = Scope(project, period)
 
-        def ask(query: Slice) -> SliceReport:
-            steps = None if over is None else series(self._reader, query, scope, over, metrics)
-            report = summarize(self._reader, text, query, scope, by, metrics, limit)
-            return structs.replace(report, over=steps)
-
-        return self._asked(text, scope, ask)
+        return self._asked(
+            text, scope, lambda query: summarize(self._reader, text, query, scope, by, metrics, limit, over)
+        )
 
     def traces(
         self, text: str, *, project: str | None = None, period: Period = EVER, limit: int = 20

@@ -48,7 +48,20 @@ class Reader:
     def __init__(self, client: Any, max_seconds: float = MAX_SECONDS) -> None:
         self._client = client
         self._max_seconds = max_seconds
+        self._keeps: bool | None = None
         self._settings: dict[str, Any] = {**_SETTINGS, "max_execution_time": max_seconds}
+
+    def shared(self, tables: Mapping[str, str]) -> str:
+        """What follows WITH: SELECTs by name, each of which is run once where ClickHouse can do so, however often it is named."""
+        if self._keeps is None:
+            found = self.rows(
+                "SELECT count() FROM system.settings WHERE name = 'enable_materialized_cte'", Parameters()
+            )
+            self._keeps = bool(found[0][0])
+            if self._keeps and self._settings:
+                self._settings["enable_materialized_cte"] = 1
+        once = "MATERIALIZED " if self._keeps and self._settings else ""
+        return ", ".join(f"{name} AS {once}({sql})" for name, sql in tables.items())
 
     def rows(self, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         """All rows. Strings are bytes: what is stored need not be UTF-8.

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import structs
 
-from tailrace.explorer.answers import By, Difference, Group, Metric, SliceReport
+from tailrace.explorer.answers import By, Difference, Group, Metric, Over, SliceReport
 from tailrace.explorer.conditions import Slice
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
@@ -21,6 +21,7 @@ from tailrace.explorer.selection import (
     selection,
     trace_key,
 )
+from tailrace.explorer.series import step, step_width, to_series
 from tailrace.explorer.significance import LEVEL, Moments, holm, proportions, welch
 from tailrace.explorer.texts import to_text
 
@@ -32,25 +33,141 @@ DISTRIBUTION = (
 """The columns that `to_metric` takes, of rows with a `num`."""
 
 
+_NOTHING = "toUInt64(0), toUInt64(0), 0., emptyArrayFloat64(), 0."
+"""In place of a distribution."""
+_WHOLE, _STEP, _GROUP = range(3)
+
+
 def summarize(
-    reader: Reader, text: str, query: Slice, scope: Scope, by: str | None, metrics: Sequence[str], limit: int
+    reader: Reader,
+    text: str,
+    query: Slice,
+    scope: Scope,
+    by: str | None,
+    metrics: Sequence[str],
+    limit: int,
+    over: str | None,
 ) -> SliceReport:
-    """Ask for the figures of a slice; see `Explorer.slice`."""
+    """Ask for the figures of a slice; see `Explorer.slice`.
+
+    One query: which traces are in the slice is found out once, and what they logged is read once.
+    """
     names = tuple(dict.fromkeys(metrics))
-    traces, failed = counts(reader, query, scope)
+    width = None if over is None else step_width(over)
+    parameters = Parameters()
+    sql = _question(reader, query, scope, by, width, names, limit, parameters)
+    traces: dict[tuple[int, int], tuple[int, int]] = {}
+    described: dict[tuple[int, int, bytes], Metric] = {}
+    groups: list[tuple[int, bytes, bool]] = []
+    values_of_tag = 0
+    for part, key, value, absent, name, count, failed, of, *distribution in reader.rows(sql, parameters):
+        if name:
+            described[part, key, name] = to_metric(distribution)
+        else:
+            traces[part, key] = count, failed
+            if part == _GROUP:
+                values_of_tag = of
+                groups.append((key, value, bool(absent)))
+
+    def distributions(part: int, key: int) -> dict[str, Metric]:
+        return {name: described.get((part, key, name.encode()), Metric()) for name in names}
+
+    def steps() -> Over:
+        assert over is not None  # noqa: S101 - for the type checker
+        found = {key: figures for (part, key), figures in traces.items() if part == _STEP}
+        logged = {key for part, key, _ in described if part == _STEP}
+        return to_series(over, found, logged, lambda step: distributions(_STEP, step))
+
+    whole, failed = traces.get((_WHOLE, 0), (0, 0))
     report = SliceReport(
         slice=text,
         project=scope.project,
         since=None if scope.period.since is None else to_datetime(scope.period.since),
         until=None if scope.period.until is None else to_datetime(scope.period.until),
-        traces=traces,
+        traces=whole,
         errors=failed,
-        error_rate=failed / traces if traces else None,
-        metrics=_metrics(reader, query, scope, names),
+        error_rate=failed / whole if whole else None,
+        metrics=distributions(_WHOLE, 0),
+        over=None if over is None else steps(),
     )
     if by is None:
         return report
-    return structs.replace(report, by=_against_rest(report, _by(reader, query, scope, by, names, limit)))
+    rows = []
+    for key, value, absent in groups:
+        count, failed = traces[_GROUP, key]
+        shown = None if absent else to_text(value)
+        rows.append(
+            ((-count, absent, value), Group(shown, count, failed, failed / count, distributions(_GROUP, key)))
+        )
+    rows.sort(key=lambda row: row[0])
+    return structs.replace(
+        report, by=_against_rest(report, By(by, values_of_tag, tuple(row for _, row in rows)))
+    )
+
+
+def _question(
+    reader: Reader,
+    query: Slice,
+    scope: Scope,
+    by: str | None,
+    width: int | None,
+    names: tuple[str, ...],
+    limit: int,
+    parameters: Parameters,
+) -> str:
+    """Rows of: part, key in it, value and absence of a group, name of a metric, traces, errors, groups, distribution."""
+    common = {
+        "chosen": selection(query, scope, parameters),
+        "failed": errors(scope, parameters),
+    }
+    inside = "SELECT k FROM chosen" if query.conditions else ""
+    count = "count(), countIf(k IN (SELECT k FROM failed))"
+    parts = [
+        f"SELECT {_WHOLE} AS part, toInt64(0) AS key, '' AS value, 0 AS absent, '' AS name, {count}, toUInt64(0), {_NOTHING} FROM chosen"
+    ]
+    if width is not None:
+        parts.append(
+            f"SELECT {_STEP}, {step('start', width)} AS key, '', 0, '', {count}, toUInt64(0), {_NOTHING} FROM chosen GROUP BY key"
+        )
+    if by is not None:
+        common["member"] = _membership(scope, by, parameters, inside)
+        common["biggest"] = (
+            "SELECT g, any(value) AS text, any(absent) AS lacks, count() AS traces, countIf(k IN (SELECT k FROM failed)) AS errors, "
+            "count() OVER () AS groups FROM member GROUP BY g "
+            f"ORDER BY traces DESC, lacks, text LIMIT {parameters.add(limit, 'UInt64')}"
+        )
+        parts.append(
+            f"SELECT {_GROUP}, reinterpretAsInt64(g), text, lacks, '', traces, errors, groups, {_NOTHING} FROM biggest"
+        )
+    if names:
+        common["logged"] = values(scope, names, parameters, inside)
+        one = f"toString(logged.name), toUInt64(0), toUInt64(0), toUInt64(0), {DISTRIBUTION}"
+        parts.append(f"SELECT {_WHOLE}, toInt64(0), '', 0, {one} FROM logged GROUP BY logged.name")
+        if width is not None:
+            parts.append(
+                f"SELECT {_STEP}, {step('began', width)} AS key, '', 0, {one} FROM logged GROUP BY key, logged.name"
+            )
+        if by is not None:
+            parts.append(
+                f"SELECT {_GROUP}, reinterpretAsInt64(g), '', 0, {one} FROM logged "
+                "INNER JOIN (SELECT k, g FROM member WHERE g IN (SELECT g FROM biggest)) AS member ON logged.k = member.k "
+                "GROUP BY g, logged.name"
+            )
+    return f"WITH {reader.shared(common)} {' UNION ALL '.join(parts)}"
+
+
+def _membership(scope: Scope, tag: str, parameters: Parameters, inside: str) -> str:
+    """A SELECT of which trace of the slice is in which group: `k`, the group's `g`, `value` and `absent`, each once."""
+    rows = (
+        f"SELECT {trace_key(scope, 'trace_hash')} AS k, str AS value, toUInt8(1) AS present FROM tags "
+        f"WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}"
+    )
+    if inside:
+        rows += f" AND k IN ({inside})"
+    return (
+        "SELECT chosen.k AS k, tag.value AS value, toUInt8(tag.present = 0) AS absent, cityHash64(value, absent) AS g "
+        f"FROM ({rows}) AS tag RIGHT JOIN chosen ON tag.k = chosen.k GROUP BY k, value, absent"
+    )
 
 
 def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
@@ -64,95 +181,43 @@ def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
     return traces, failed
 
 
-def _metrics(reader: Reader, query: Slice, scope: Scope, names: tuple[str, ...]) -> dict[str, Metric]:
-    if not names:
-        return {}
-    parameters = Parameters()
-    sql = f"SELECT name, {DISTRIBUTION} FROM ({values(query, scope, names, parameters)}) GROUP BY name"
-    found = {name: to_metric(row) for name, *row in reader.rows(sql, parameters)}
-    return {name: found.get(name.encode(), Metric()) for name in names}
+def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str = "") -> str:
+    """A SELECT of every number that traces logged under these names, each once: `k`, `began`, `name`, `num`.
 
-
-def values(query: Slice, scope: Scope, names: tuple[str, ...], parameters: Parameters) -> str:
-    """A SELECT of every number that traces of the slice logged under these names, each once: `k`, `began`, `name`, `num`."""
-    rows = _numbers(scope, names, parameters)
-    if query.conditions:
-        rows += f" AND k IN (SELECT k FROM ({selection(query, scope, parameters)}))"
+    Args:
+        scope: Where to look.
+        names: Of the tags.
+        parameters: Where values go.
+        inside: A SELECT of the keys of the traces that matter; '' for all.
+    """
+    rows = (
+        f"SELECT {trace_key(scope, 'trace_hash')} AS k, trace_ts, name, num, {TAG_IDENTITY} AS id FROM tags "
+        f"WHERE {scope_where(scope, parameters)} AND name IN {parameters.add(list(names), 'Array(String)')} "
+        "AND kind IN ('number', 'bool')"
+    )
+    if inside:
+        rows += f" AND k IN ({inside})"
     return (
         "SELECT tag.k AS k, min(tag.trace_ts) AS began, any(tag.name) AS name, any(tag.num) AS num "
         f"FROM ({rows}) AS tag GROUP BY tag.k, tag.id"
     )
 
 
-def _numbers(scope: Scope, names: tuple[str, ...], parameters: Parameters) -> str:
-    """A SELECT of the rows with numbers under these names; those that agree in `k` and `id` are one tag."""
-    return (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k, trace_ts, name, num, {TAG_IDENTITY} AS id FROM tags "
-        f"WHERE {scope_where(scope, parameters)} AND name IN {parameters.add(list(names), 'Array(String)')} "
-        "AND kind IN ('number', 'bool')"
-    )
-
-
-def _by(reader: Reader, query: Slice, scope: Scope, tag: str, names: tuple[str, ...], limit: int) -> By:
-    parameters = Parameters()
-    sql = (
-        f"SELECT g, any(value), any(absent), count() AS traces, countIf(k IN ({errors(scope, parameters)})), count() OVER () "
-        f"FROM ({_membership(query, scope, tag, parameters)}) "
-        f"GROUP BY g ORDER BY traces DESC, any(absent), any(value) LIMIT {parameters.add(limit, 'UInt64')}"
-    )
-    rows = reader.rows(sql, parameters)
-    metrics = (
-        _metrics_by(reader, query, scope, tag, names, [row[0] for row in rows]) if names and rows else {}
-    )
-    groups = tuple(
-        Group(
-            value=None if absent else to_text(value),
-            traces=traces,
-            errors=failed,
-            error_rate=failed / traces,
-            metrics={name: metrics.get((g, name.encode()), Metric()) for name in names},
-        )
-        for g, value, absent, traces, failed, _ in rows
-    )
-    return By(tag=tag, values=rows[0][5] if rows else 0, rows=groups)
-
-
-def _membership(query: Slice, scope: Scope, tag: str, parameters: Parameters) -> str:
-    """A SELECT of which trace of the slice is in which group: `k`, the group's `g`, `value` and `absent`, each once."""
-    key = trace_key(scope, "trace_hash")
-    return (
-        "SELECT member.k AS k, tag.value AS value, toUInt8(tag.present = 0) AS absent, cityHash64(value, absent) AS g "
-        f"FROM (SELECT {key} AS k, str AS value, toUInt8(1) AS present FROM tags "
-        f"WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}) AS tag "
-        f"RIGHT JOIN ({selection(query, scope, parameters)}) AS member ON tag.k = member.k GROUP BY k, value, absent"
-    )
-
-
-def _metrics_by(
-    reader: Reader, query: Slice, scope: Scope, tag: str, names: tuple[str, ...], groups: list[int]
-) -> dict[tuple[int, bytes], Metric]:
-    parameters = Parameters()
-    sql = (
-        f"SELECT g, name, {DISTRIBUTION} FROM ("
-        "SELECT member.g AS g, any(tag.name) AS name, any(tag.num) AS num "
-        f"FROM ({_numbers(scope, names, parameters)}) AS tag "
-        f"INNER JOIN (SELECT k, g FROM ({_membership(query, scope, tag, parameters)}) "
-        f"WHERE g IN {parameters.add(groups, 'Array(UInt64)')}) AS member ON tag.k = member.k "
-        "GROUP BY g, tag.k, tag.id) GROUP BY g, name"
-    )
-    return {(g, name): to_metric(row) for g, name, *row in reader.rows(sql, parameters)}
-
-
-def to_metric(row: list[Any]) -> Metric:
+def to_metric(row: Sequence[Any]) -> Metric:
     """From the columns of `DISTRIBUTION`."""
     count, not_finite, mean, quantiles, deviation = row
     p50, p95, p99 = (_known(value) for value in quantiles)
-    return Metric(count, not_finite, _known(mean), p50, p95, p99, _known(deviation) if count > 1 else None)
+    return Metric(count, not_finite, _steady(mean), p50, p95, p99, _steady(deviation) if count > 1 else None)
 
 
 def _known(value: float) -> float | None:
     """ClickHouse says NaN for the mean of nothing; a sum beyond a float's range has no mean either."""
     return value if math.isfinite(value) else None
+
+
+def _steady(value: float) -> float | None:
+    """Likewise, to twelve digits: those behind them depend on the order in which threads added up."""
+    return float(f"{value:.12g}") if math.isfinite(value) else None
 
 
 def _against_rest(whole: SliceReport, by: By) -> By:
