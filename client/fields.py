@@ -9,6 +9,7 @@ import orjson
 
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Logger
+from tailrace.oversized import fitted, fitted_text
 from tailrace.policy import SMALL, Redact, redacted
 from tailrace.wire import encode_id, encode_name
 
@@ -44,8 +45,6 @@ class Fields:
         if value is not None:
             encoded, altered = encode_text(self._redacted(what, value))
             if len(encoded) > SMALL:
-                from tailrace.oversized import fitted_text
-
                 encoded = fitted_text(self._logger, key, encoded)
             self._add(key, encoded, altered)
 
@@ -63,8 +62,6 @@ class Fields:
         value = self._redacted(what, value)
         encoded, altered = encode_text(value) if type(value) is str else encode(value, tokens=tokens)
         if len(encoded) > SMALL:
-            from tailrace.oversized import fitted
-
             encoded = fitted(self._logger, key, encoded)
         self._add(key, encoded, altered)
 
@@ -80,8 +77,6 @@ class Fields:
                 self._note(altered, b"user")
             encoded, altered = encode(user, tokens=False)
             if len(encoded) > SMALL:
-                from tailrace.oversized import fitted
-
                 whole, encoded = encoded, fitted(self._logger, b"user", encoded)
                 if encoded is not whole and identity:
                     encoded = b'{"id":%b,%b' % (identity, encoded[1:])

@@ -74,8 +74,9 @@ class FileLogger:
         oversized: Oversized | str = Oversized.SPILL,
     ) -> None:
         self._project_id = checked_project(project_id)
-        where = Path(os.path.abspath(os.fspath(path)))  # noqa: PTH100 - resolve() would follow a symlink
-        if where.is_dir():
+        where = _absolute(path)
+        # Path.is_dir() raises where a directory above may not be searched.
+        if os.path.isdir(where):  # noqa: PTH112
             raise ConfigError(f"{where} is a directory: name a file in it, such as {where}/trace.log")
         if queue_lines < 0:
             raise ConfigError(f"queue_lines must be 0 or more, not {queue_lines!r}")
@@ -152,6 +153,15 @@ class FileLogger:
 
     def __repr__(self) -> str:
         return f"FileLogger({str(self.path)!r}, {self._project_id!r})"
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(os.path.abspath(os.fspath(path)))  # noqa: PTH100 - resolve() would follow a symlink
+    except (
+        OSError
+    ):  # the working directory is gone: the file cannot be opened, which is counted and tried again
+        return Path(path)
 
 
 def checked_project(project_id: str) -> str:

@@ -22,9 +22,12 @@ What JSON has no form for is written as something that a person can read, and th
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -47,8 +50,6 @@ def encode(value: Any, *, tokens: bool = True) -> tuple[bytes, bool]:
         altered = leaves.altered
         if b"null" in encoded and _has_null(encoded):
             # A null may stand for a number that JSON does not have.
-            import json
-
             leaves = _Leaves()
             text = json.dumps(value, default=leaves.for_walk, separators=(",", ":"), ensure_ascii=False)
             if "NaN" in text or "Infinity" in text:
@@ -78,8 +79,6 @@ def encode_text(text: Any) -> tuple[bytes, bool]:
 
 
 def _walk(value: Any, tokens: bool) -> tuple[bytes, bool]:
-    import json
-
     walk = _Walk(tokens)
     try:
         plain = walk.plain(value, 0)
@@ -130,9 +129,6 @@ class _Leaves:
         return value.tolist()
 
     def _known_class(self, value: Any, module: str) -> Any:
-        from datetime import date, datetime, time, timedelta
-        from enum import Enum
-
         if isinstance(value, Enum):
             return value.value
         if isinstance(value, datetime | date | time):

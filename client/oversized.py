@@ -18,9 +18,12 @@ Nothing ever deletes spilled objects: remove them with the logs that name them.
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +86,17 @@ def fitted_tags(logger: Logger, encoded: bytes) -> bytes:
     policy = getattr(logger, "policy", None) or DEFAULT_POLICY
     if len(encoded) <= policy.max_object_bytes:
         return encoded
-    import msgspec
-
-    tags = msgspec.json.decode(encoded, type=list[dict[str, msgspec.Raw]])
+    tags = json.loads(encoded, parse_int=_as_written, parse_float=_as_written)
     for tag in tags:
         for key, value in tag.items():
-            if len(raw := bytes(value)) > SMALL and key != "name":  # which is bounded
+            if len(raw := orjson.dumps(value)) > SMALL and key != "name":  # which is bounded
                 text = raw if raw[:1] == b'"' else orjson.dumps(raw.decode())
-                tag[key] = msgspec.Raw(fitted_text(logger, b'"%b"' % key.encode(), text, 2 * len(tags)))
-    return msgspec.json.encode(tags)
+                tag[key] = orjson.Fragment(fitted_text(logger, b'"%b"' % key.encode(), text, 2 * len(tags)))
+    return orjson.dumps(tags)
+
+
+def _as_written(number: str) -> orjson.Fragment:
+    return orjson.Fragment(number.encode())
 
 
 def _kept_out(logger: Logger, policy: Policy, name: bytes, encoded: bytes) -> StandIn:
@@ -117,8 +122,6 @@ def _log_of(logger: Logger) -> Path | None:
 
 
 def _spilled(encoded: bytes, log: Path) -> StandIn:
-    from hashlib import sha256
-
     digest = sha256(encoded).hexdigest()
     folder = f"{log.name}{FOLDER_SUFFIX}"
     _write_once(encoded, log.parent / folder / place(digest))
@@ -182,8 +185,6 @@ def read_spilled(stand_in: StandIn, directories: Sequence[str | os.PathLike[str]
         content = _content(path, stand_in.size)
         if content is None:
             continue
-        from hashlib import sha256
-
         if sha256(content).hexdigest() == stand_in.sha256:
             return content
         wrong = path
@@ -207,8 +208,6 @@ def _candidates(stand_in: StandIn, directories: Sequence[str | os.PathLike[str]]
 
 def _content(path: Path, size: int) -> bytes | None:
     """What a regular file of exactly this size holds; `None` for anything else."""
-    import stat
-
     try:
         # A line may name any place: a pipe there must not keep us waiting.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -231,6 +230,4 @@ def resolved(params: Any, directories: Sequence[str | os.PathLike[str]] = ()) ->
     stand_in = StandIn.from_params(params)
     if stand_in is None:
         return params
-    import json
-
     return json.loads(read_spilled(stand_in, directories))

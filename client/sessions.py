@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from tailrace.batches import Batch, BatchError
 from tailrace.context import current_trace
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Event, Logger, LoggerStats
+from tailrace.oversized import fitted, fitted_text
 from tailrace.policy import SMALL, Redact, redacted
 from tailrace.wire import encode_id, timestamp, whole_second
 
@@ -285,8 +287,6 @@ class Session:
             if self._collector is not None:
                 self._count_exception(self._collector, exc)
                 return
-            from tailrace.oversized import fitted_text
-
             target = self._target
             if message is None:
                 message = "unknown" if exc is None else _described(exc)
@@ -393,8 +393,6 @@ class Session:
         """A value as it goes into a line: itself, or what stands in for one over the size limit."""
         if len(encoded) <= SMALL:
             return encoded
-        from tailrace.oversized import fitted
-
         return fitted(self._target.logger, name, encoded)
 
     def _redacted(self, what: str, value: Any) -> Any:
@@ -472,6 +470,4 @@ def _described(exc: BaseException) -> str:
 
 
 def _stack(exc: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))

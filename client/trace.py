@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from time import time_ns
@@ -21,15 +23,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+# Everything that a call needs is imported here, not there: see `tests/client/test_surface.py`.
 from tailrace.context import enter, leave
 from tailrace.events import EventSource
 from tailrace.fields import Fields
 from tailrace.ids import is_uuid7, new_trace_id
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Event, Logger
+from tailrace.oversized import fitted, fitted_tags, fitted_text
 from tailrace.policy import SMALL, is_sampled, redacted
 from tailrace.schemas.errors import DeliveryError
 from tailrace.tag import Tag, encode_tags
+from tailrace.types import object_fields
 from tailrace.wire import MAX_NAME, OBJECT, RECORD, TAGS, TEXT, encode_name, middle, whole_second
 
 if TYPE_CHECKING:
@@ -255,9 +260,6 @@ class Trace(EventSource):
         if not self._sampled:
             return
         try:
-            import sys
-            import traceback
-
             exc = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
             if exc is not None:
                 text = f"{text}\n{''.join(traceback.format_exception(exc)).rstrip()}"
@@ -278,8 +280,6 @@ class Trace(EventSource):
             encoded, altered, problems = encode_tags(tags, self._redact)
             if encoded is not None:
                 if len(encoded) > SMALL:
-                    from tailrace.oversized import fitted_tags
-
                     encoded = fitted_tags(self._logger, encoded)
                 seconds, rest = divmod(time_ns(), _SECOND)
                 self._write(TAGS % (whole_second(seconds), rest // 1000, self._middle, encoded))
@@ -301,8 +301,6 @@ class Trace(EventSource):
                 counted as oversized: see `tailrace.oversized`.
         """
         try:
-            from tailrace.types import object_fields
-
             if not self._plain:
                 if not self._sampled:
                     return
@@ -311,8 +309,6 @@ class Trace(EventSource):
             type_, params, altered = object_fields(data)
             encoded, altered_data = encode(params)
             if len(encoded) > SMALL:
-                from tailrace.oversized import fitted
-
                 encoded = fitted(self._logger, name, encoded)
             seconds, rest = divmod(time_ns(), _SECOND)
             line = OBJECT % (
@@ -337,8 +333,6 @@ class Trace(EventSource):
                 text = self._redacted("message", text)
             message, altered = encode_text(text)
             if len(message) > SMALL:
-                from tailrace.oversized import fitted_text
-
                 message = fitted_text(self._logger, b'"message"', message)
             seconds, rest = divmod(time_ns(), _SECOND)
             self._write(template % (whole_second(seconds), rest // 1000, self._middle, message))

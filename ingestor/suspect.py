@@ -11,6 +11,7 @@ import msgspec
 from tailrace.ingestor.columns import NUMBER, tag_value
 from tailrace.ingestor.decode import ReadLine
 from tailrace.schemas.dialects.tolerant import parse
+from tailrace.schemas.errors import RecordError
 from tailrace.schemas.records import RECORD_TYPES, Tag, Tags
 
 HUGE_BYTES = 1024 * 1024
@@ -172,7 +173,10 @@ class CloseLook:
         try:
             document = self._decoder.decode(line.content)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            document = parse(line.content)
+            try:
+                document = parse(line.content)
+            except RecordError:
+                return []  # valid in a part that the decoder keeps as it is, and beyond what Python reads
         if line.dialect == "raymon-file":
             jcr = document["jcr"]
             found = [*_beyond(document, frozenset(("type", "jcr"))), *_beyond(jcr, _JCR_FIELDS, "jcr.")]

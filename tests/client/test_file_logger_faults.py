@@ -295,11 +295,13 @@ def test_a_directory_that_cannot_be_written_is_tried_again(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_a_read_only_directory_drops_and_counts(tmp_path: Path) -> None:
-    """Property: without permission to write nothing raises, and the reason is counted."""
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_forbidden_directory_drops_and_counts(tmp_path: Path, mode: int) -> None:
+    """Property: without permission to write, or even to search the directory, nothing raises, and the reason is counted."""
     folder = tmp_path / "locked"
-    folder.mkdir(mode=0o755)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+    folder.mkdir()
+    folder.chmod(mode)
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
         parent.chmod(0o755)
     stats = in_child(
         """
@@ -314,6 +316,24 @@ def test_a_read_only_directory_drops_and_counts(tmp_path: Path) -> None:
         str(tmp_path / "warm.log"),
     )
     assert stats == {"EACCES": 1}
+
+
+def test_a_working_directory_that_is_gone_drops_and_counts(tmp_path: Path) -> None:
+    """Property: a relative path in a directory that was deleted raises nothing, and the reason is counted."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    stats = in_child(
+        """
+        from tailrace import FileLogger, Trace
+        os.chdir(sys.argv[1])
+        os.rmdir(sys.argv[1])
+        logger = FileLogger("logs/trace.log", "shop")
+        Trace(logger=logger).info("x")
+        print(json.dumps(logger.stats().drop_reasons))
+        """,
+        str(gone),
+    )
+    assert stats == {"ENOENT": 1}
 
 
 def test_a_pipe_that_nobody_reads_does_not_block(tmp_path: Path) -> None:

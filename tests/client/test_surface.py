@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import tailrace
 from tailrace.logger import Logger
@@ -81,3 +82,24 @@ def test_loggers_fit_the_protocol() -> None:
     """Property: the fake that services test with is a `Logger`."""
     assert isinstance(MemoryLogger(), Logger)
     assert isinstance(tailrace.Native(1), tailrace.DataType)
+
+
+def test_logging_imports_nothing(tmp_path: Path) -> None:
+    """Property: once a trace is made, no call imports a module. A process that forks while another of its threads imports
+    leaves its child an import lock that nobody releases: whoever comes to the same import there waits for ever."""
+    code = (
+        "import sys, tailrace\nfrom tailrace import Client, FileLogger, Tag, Trace\n"
+        "trace = Trace(FileLogger(sys.argv[1], 'shop'))\nbefore = set(sys.modules)\n"
+        "for size in (1, 3_000_000):\n"
+        "    trace.info('x' * size)\n    trace.tag([Tag('a', 'x' * size), {'name': 'b', 'value': float('nan')}])\n"
+        "    trace.log('r', {'a': ['x' * size, None, float('nan'), {1: 2}, 2**70]})\n"
+        "    with trace.message('x' * size) as message:\n"
+        "        message.generation(model='m', prompt='x' * size).end('x' * size, input_tokens=1)\n"
+        "    trace.feedback(feedback_tag='good', feedback_text='x' * size)\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    trace.exception('failed')\n"
+        "print(sorted(set(sys.modules) - before), trace)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "trace.log")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("[] "), done.stdout

@@ -183,7 +183,8 @@ def test_nothing_in_a_letter_reaches_the_terminal(tmp_path: Path, monkeypatch: p
     (tmp_path / "evil.log").write_bytes(b'{"a": \x1b]0;owned\x07\x1b[2J\xc2\x9b31m\xe2\x80\xae\n')
     dsn = f"chdb://{tmp_path / 'db'}"
     tailrace("up", "--once", "--clickhouse", dsn, tmp_path / "evil.log")
-    letter = letters(dsn, "list")["groups"][0]["latest"]
+    listed = tailrace("dead-letters", "list", "--clickhouse", dsn, "--format", "json")
+    letter = json.loads(listed.stdout)["groups"][0]["latest"]
     monkeypatch.setenv("TERM", "dumb")
     for arguments in (["show", letter, "--whole"], ["list"], ["list", "--each"]):
         printed = bytearray()

@@ -93,7 +93,11 @@ def test_sections_are_parts_of_the_whole(
     at = data.draw(st.integers(0, len(content) // every + 1)) * every
     start = content.find(b"\n", max(at - 1, 0)) + 1 if at else 0
     if start or not at:
-        assert split(content, every, sizes, start) == [r for r in ranges if r.start >= start]
+        # The bytes are the same; in how many pieces they come depends on what was read at once.
+        found = split(content, every, sizes, start)
+        assert [(r.start, r.end, r.digest) for r in found] == [
+            (r.start, r.end, r.digest) for r in ranges if r.start >= start
+        ]
 
 
 @given(CONTENT, st.integers(1, 200), SIZES, st.data())
