@@ -84,17 +84,29 @@ def _encodable(text: str) -> bool:
 
 
 def _lines(reader: Reader, trace_id: str, project: str | None, start: int | None) -> dict[str, list[Row]]:
-    return {table: _table(reader, table, trace_id, project, start) for table in _COLUMNS}
-
-
-def _table(reader: Reader, table: str, trace_id: str, project: str | None, start: int | None) -> list[Row]:
-    """The lines of one table: project, time, hash, start, and the table's own columns; each line once."""
+    # Most traces are in few of the tables, and a query of its own takes longer than to find nothing.
     parameters = Parameters()
+    where = _where(trace_id, project, start, parameters)
+    asked = " UNION ALL ".join(f"(SELECT '{table}' FROM {table} WHERE {where} LIMIT 1)" for table in _COLUMNS)
+    there = {name.decode() for (name,) in reader.rows(asked, parameters)}
+    return {
+        table: _table(reader, table, trace_id, project, start) if table in there else [] for table in _COLUMNS
+    }
+
+
+def _where(trace_id: str, project: str | None, start: int | None, parameters: Parameters) -> str:
     where = f"trace_id = {parameters.add(trace_id, 'String')}"
     if project is not None:
         where += f" AND project_id = {parameters.add(project, 'String')}"
     if start is not None:
         where += f" AND {within(start, start, parameters)}"
+    return where
+
+
+def _table(reader: Reader, table: str, trace_id: str, project: str | None, start: int | None) -> list[Row]:
+    """The lines of one table: project, time, hash, start, and the table's own columns; each line once."""
+    parameters = Parameters()
+    where = _where(trace_id, project, start, parameters)
     sql = (
         "SELECT project_id, toUnixTimestamp64Micro(ts), line_hash, toUnixTimestamp64Micro(trace_ts), "
         f"{_COLUMNS[table]} FROM {table} WHERE {where} "

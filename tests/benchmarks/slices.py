@@ -32,10 +32,10 @@ RUNS = 7
 
 _MOMENT = "{start:Int64} + intDiv(n * {span:Int64}, {traces:Int64})"  # microseconds since the epoch
 _ID = (
-    "concat(substring(hex(reinterpretAsFixedString(byteSwap(toUInt64(intDiv(at, 1000))))), 5, 8), '-', "
+    "lower(concat(substring(hex(reinterpretAsFixedString(byteSwap(toUInt64(intDiv(at, 1000))))), 5, 8), '-', "
     "substring(hex(reinterpretAsFixedString(byteSwap(toUInt64(intDiv(at, 1000))))), 13, 4), '-7', "
     "substring(hex(cityHash64(n, 'a')), 1, 3), '-a', substring(hex(cityHash64(n, 'b')), 1, 3), '-', "
-    "leftPad(hex(n), 12, '0'))"
+    "leftPad(hex(n), 12, '0')))"
 )
 _VALUES = {
     "client": ("label", "concat('client_', toString(toUInt32(floor(50 * pow(u(n, 1), 3)))))"),
@@ -65,7 +65,7 @@ def _expression(text: str) -> str:
 
 def _source() -> str:
     return (
-        f"SELECT number AS n, {_MOMENT} AS at, fromUnixTimestamp64Micro(at, 'UTC') AS moment, {_ID} AS id "
+        f"SELECT number AS n, intDiv({_MOMENT}, 1000) * 1000 AS at, fromUnixTimestamp64Micro(at, 'UTC') AS moment, {_ID} AS id "
         "FROM numbers({first:UInt64}, {count:UInt64})"
     )
 
