@@ -2,7 +2,12 @@
 
     cd tests && python -m benchmarks.memory 10000000
 
-The ingestor writes over HTTP, so that ClickHouse's own memory is another process's. Asserts the counts.
+The ingestor writes over HTTP, so that ClickHouse's own memory is another process's. Asserts the counts. 10,000,000 lines (4.95 GB) on
+two shared cores with a load of 8 to 15 beside it, median MB in each tenth of the time, the peak of all at the end:
+
+    ship     97 130 124 124 125 125 125 125 124 122   136
+    ingest  454 592 656 583 579 570 635 593 657 689   734
+    server  395 419 444 449 520 506 514 500 670 530   822
 """
 
 from __future__ import annotations

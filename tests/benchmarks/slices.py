@@ -3,7 +3,20 @@
     cd tests && python -m benchmarks.slices 9000000            # 99 million tags
     cd tests && python -m benchmarks.slices 900000 --keep DIR  # reuse DIR next time
 
-Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven.
+Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven. Two shared cores, chDB 26.9,
+in milliseconds, with what the same question to the Map takes in brackets:
+
+                                    9.9 million tags    99 million tags
+    latest 50 of a slice, 1 day        250 to 270          190 to 250
+    by hour, three filters             580 (950)          2850 (6860)
+    compared by a tag                  960 (1080)         4110 (6360)
+    one trace                           80                  -
+    tag names                           18                  11
+
+Inserts through the views: 100,000 to 170,000 tags a second. On disk 21 bytes a tag in tags (8 each for trace and line, which are
+hashes, and 2 for each time) and 10 in tag_lines, against 4 in the Map, which knows neither line nor type. Of the time of the two
+slow ones most goes into looking up 16 million keys in sets of a million, which no cache holds; reading the conditions' columns is
+a fifth of it, of that half for trace_ts.
 """
 
 from __future__ import annotations
