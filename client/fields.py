@@ -10,7 +10,7 @@ import orjson
 from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Logger
 from tailrace.oversized import fitted, fitted_text
-from tailrace.policy import SMALL, Redact, redacted
+from tailrace.policy import Redact, redacted
 from tailrace.wire import encode_id, encode_name
 
 
@@ -44,9 +44,7 @@ class Fields:
         """A text."""
         if value is not None:
             encoded, altered = encode_text(self._redacted(what, value))
-            if len(encoded) > SMALL:
-                encoded = fitted_text(self._logger, key, encoded)
-            self._add(key, encoded, altered)
+            self._add(key, fitted_text(self._logger, key, encoded), altered)
 
     def json(self, key: bytes, value: Any, what: str, *, tokens: bool = True) -> None:
         """Anything. What is over the size limit is kept out of the line, as an object is.
@@ -61,9 +59,7 @@ class Fields:
             return
         value = self._redacted(what, value)
         encoded, altered = encode_text(value) if type(value) is str else encode(value, tokens=tokens)
-        if len(encoded) > SMALL:
-            encoded = fitted(self._logger, key, encoded)
-        self._add(key, encoded, altered)
+        self._add(key, fitted(self._logger, key, encoded), altered)
 
     def user(self, value: Any) -> None:
         """Who: an id, or a mapping with the key `id`."""
@@ -76,11 +72,10 @@ class Fields:
                 user["id"] = orjson.Fragment(identity)
                 self._note(altered, b"user")
             encoded, altered = encode(user, tokens=False)
-            if len(encoded) > SMALL:
-                whole, encoded = encoded, fitted(self._logger, b"user", encoded)
-                if encoded is not whole and identity:
-                    encoded = b'{"id":%b,%b' % (identity, encoded[1:])
-            self._add(b"user", encoded, altered)
+            kept = fitted(self._logger, b"user", encoded)
+            if kept is not encoded and identity:
+                kept = b'{"id":%b,%b' % (identity, kept[1:])
+            self._add(b"user", kept, altered)
         elif value is not None:
             self._add(b"user", *encode_id(value))
 

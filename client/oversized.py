@@ -46,8 +46,7 @@ def fitted(logger: Logger, name: bytes, encoded: bytes) -> bytes:
         name: The object's, as JSON, for the logger's report of problems.
         encoded: The JSON of the object.
     """
-    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
-    if len(encoded) <= policy.max_object_bytes:
+    if len(encoded) <= SMALL or len(encoded) <= (policy := _policy_of(logger)).max_object_bytes:
         return encoded
     return _kept_out(logger, policy, name, encoded).to_json()
 
@@ -64,7 +63,9 @@ def fitted_text(logger: Logger, name: bytes, encoded: bytes, share: int = 1) -> 
         encoded: The JSON of the text.
         share: How many values share the limit.
     """
-    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
+    if len(encoded) <= SMALL:
+        return encoded
+    policy = _policy_of(logger)
     limit = max(policy.max_object_bytes // share, SMALL)
     if len(encoded) <= limit:
         return encoded
@@ -83,8 +84,7 @@ def fitted_tags(logger: Logger, encoded: bytes) -> bytes:
 
     A value over its share of the limit becomes a text that begins like its JSON and ends as `fitted_text` says.
     """
-    policy = getattr(logger, "policy", None) or DEFAULT_POLICY
-    if len(encoded) <= policy.max_object_bytes:
+    if len(encoded) <= SMALL or len(encoded) <= _policy_of(logger).max_object_bytes:
         return encoded
     tags = json.loads(encoded, parse_int=_as_written, parse_float=_as_written)
     for tag in tags:
@@ -114,6 +114,10 @@ def _kept_out(logger: Logger, policy: Policy, name: bytes, encoded: bytes) -> St
         Event.ALTERED, detail=f"the object {name.decode():.100} of {len(encoded):,} bytes was truncated{why}"
     )
     return StandIn("truncated", len(encoded), preview_of(encoded))
+
+
+def _policy_of(logger: Logger) -> Policy:
+    return getattr(logger, "policy", None) or DEFAULT_POLICY
 
 
 def _log_of(logger: Logger) -> Path | None:

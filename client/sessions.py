@@ -391,8 +391,6 @@ class Session:
 
     def _fitted(self, name: bytes, encoded: bytes) -> bytes:
         """A value as it goes into a line: itself, or what stands in for one over the size limit."""
-        if len(encoded) <= SMALL:
-            return encoded
         return fitted(self._target.logger, name, encoded)
 
     def _redacted(self, what: str, value: Any) -> Any:
