@@ -23,6 +23,7 @@ import datasketches
 import numpy as np
 
 from tailrace.schemas.histogram import FIRST, LOG_GAMMA, TINY, Moments, value_of
+from tailrace.schemas.truth import truth_kind
 
 EXACT_FROM = 5
 """Different values that a window must have seen before its mean and deviation are written exactly."""
@@ -458,18 +459,6 @@ class Truths:
             if self.unpaired:
                 figures["uncounted"] = self.unpaired
         return figures
-
-
-def truth_kind(label: Any, prediction: Any) -> str:
-    """What a model answers, as label and prediction show it: `binary`, `text`, `number`, `other`, or `none`."""
-    if label is None or prediction is None:
-        return "none"
-    kinds = {type(label), type(prediction)}
-    if kinds == {bool}:
-        return "binary"
-    if kinds == {str}:
-        return "text"
-    return "number" if kinds <= {bool, int, float} else "other"
 
 
 def _count(pairs: Sequence[tuple[Any, Any]]) -> Iterable[tuple[tuple[Any, Any], int]]:

@@ -20,6 +20,7 @@ from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import LATE, UNIVERSE, Scope, errors, scope_where, selection, trace_key
 from tailrace.explorer.texts import tag_value, to_text
 from tailrace.schemas.errors import ConfigError
+from tailrace.schemas.timestamps import iso_text
 
 MAX_COLUMNS = 2000
 """A slice whose tags have more names is refused."""
@@ -316,7 +317,7 @@ class _Csv:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
+        return iso_text(value)
     return _as_text(value) if isinstance(value, bool) else value
 
 

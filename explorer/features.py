@@ -93,9 +93,7 @@ class ColumnFigures:
         self._not_finite += not_finite
         if type_ != "none":
             self._types.add(type_)
-        self._moments.add(
-            numbers, math.nan if mean is None else mean, math.nan if m2 is None else max(m2, 0.0)
-        )
+        self._moments.add_told(numbers, mean, m2)
         for number, times in zip(bins, bin_counts, strict=False):
             self._bins[number] = self._bins.get(number, 0) + times
         if distinct:

@@ -18,18 +18,6 @@ class SegmentFigures:
         self._errors = Moments()
         self._sizes = 0.0
 
-    @staticmethod
-    def kind(label: Any, prediction: Any) -> str:
-        """Which type a pair of raw values is; see `Performance`."""
-        if label is None or prediction is None:
-            return "none"
-        kinds = {type(label), type(prediction)}
-        if kinds == {bool}:
-            return "binary"
-        if kinds == {str}:
-            return "text"
-        return "number" if kinds <= {bool, int, float} else "other"
-
     def add_pair(self, kind: str, label: Any, prediction: Any) -> None:
         """One raw ground truth."""
         self._count += 1
@@ -72,10 +60,9 @@ class SegmentFigures:
         self._count += count
         self._missing += missing
         self._matches += matches
-        nan = math.nan
-        self._errors.add(numbers, nan if mean is None else mean, nan if m2 is None else max(m2, 0.0))
+        self._errors.add_told(numbers, mean, m2)
         if numbers:
-            self._sizes += nan if mean_abs is None else mean_abs * numbers
+            self._sizes += math.nan if mean_abs is None else mean_abs * numbers
         for label, prediction, times in _pairs(confusion):
             self._pairs[label, prediction] = self._pairs.get((label, prediction), 0) + times
 

@@ -52,7 +52,10 @@ class Reader:
         self._settings: dict[str, Any] = {**_SETTINGS, "max_execution_time": max_seconds}
 
     def shared(self, tables: Mapping[str, str]) -> str:
-        """What follows WITH: SELECTs by name, each of which is run once where ClickHouse can do so, however often it is named."""
+        """What follows WITH: SELECTs by name, each of which is run once where ClickHouse can do so, however often it is named.
+
+        Whether it can is asked by a query of its own, which also finds out in time whether this user may change settings.
+        """
         if self._keeps is None:
             found = self.rows(
                 "SELECT count() FROM system.settings WHERE name = 'enable_materialized_cte'", Parameters()

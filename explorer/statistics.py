@@ -20,13 +20,12 @@ from tailrace.explorer.features import ColumnFigures
 from tailrace.explorer.performance import SegmentFigures
 from tailrace.explorer.period import Period, to_datetime
 from tailrace.explorer.reader import Parameters, Reader
+from tailrace.explorer.series import EVERY, step_width
 from tailrace.explorer.texts import to_json_value, to_text
 from tailrace.schemas.errors import ConfigError, NotFound
+from tailrace.schemas.truth import truth_kind
 
-BUCKETS = {"minute": 60, "hour": 3600, "day": 86400}
-"""Lengths of `--over`, in seconds; counted from midnight UTC."""
 MAX_BUCKETS = 10_000
-_MICROSECONDS = 1_000_000
 _PAGE = 20_000
 
 Row = tuple[Any, ...]
@@ -105,7 +104,7 @@ class _Figures:
 
     def add_truth(self, label: Any, prediction: Any, segments: list[str]) -> None:
         """One raw ground truth."""
-        kind = SegmentFigures.kind(label, prediction)
+        kind = truth_kind(label, prediction)
         for segment in dict.fromkeys(["", *segments]):
             self.segments.setdefault((segment, kind), SegmentFigures()).add_pair(kind, label, prediction)
 
@@ -157,15 +156,15 @@ def read_deployment(
     reader: Reader, deployment: str, project: str | None, period: Period, over: str | None
 ) -> DeploymentReport:
     """Ask for one deployment; see `Explorer.deployment`."""
-    if over is not None and over not in BUCKETS:
-        raise ConfigError(f"--over {over!r:.40} is not one of {', '.join(BUCKETS)}")
+    if over is not None and over not in EVERY:
+        raise ConfigError(f"--over {over!r:.40} is not one of {', '.join(EVERY)}")
     where = f" in project {project}" if project is not None else ""
     unknown = NotFound(f"there is no deployment {deployment!r:.200}{where}")
     try:
         f"{deployment}{project}".encode()
     except UnicodeEncodeError:
         raise unknown from None
-    width = None if over is None else BUCKETS[over] * _MICROSECONDS
+    width = None if over is None else step_width(over)
     whole = _Figures()
     buckets: dict[int, _Figures] = {}
 

@@ -72,12 +72,11 @@ def summarize(
     def distributions(part: int, key: int) -> dict[str, Metric]:
         return {name: described.get((part, key, name.encode()), Metric()) for name in names}
 
-    def steps() -> Over:
-        assert over is not None  # noqa: S101 - for the type checker
-        found = {key: figures for (part, key), figures in traces.items() if part == _STEP}
+    series: Over | None = None
+    if over is not None:
+        counted = {key: figures for (part, key), figures in traces.items() if part == _STEP}
         logged = {key for part, key, _ in described if part == _STEP}
-        return to_series(over, found, logged, lambda step: distributions(_STEP, step))
-
+        series = to_series(over, counted, logged, lambda step: distributions(_STEP, step))
     whole, failed = traces.get((_WHOLE, 0), (0, 0))
     report = SliceReport(
         slice=text,
@@ -88,7 +87,7 @@ def summarize(
         errors=failed,
         error_rate=failed / whole if whole else None,
         metrics=distributions(_WHOLE, 0),
-        over=None if over is None else steps(),
+        over=series,
     )
     if by is None:
         return report
@@ -121,7 +120,7 @@ def _question(
         "failed": errors(scope, parameters),
     }
     inside = "SELECT k FROM chosen" if query.conditions else ""
-    count = "count(), countIf(k IN (SELECT k FROM failed))"
+    count = "count() AS traces, countIf(k IN (SELECT k FROM failed)) AS errors"
     parts = [
         f"SELECT {_WHOLE} AS part, toInt64(0) AS key, '' AS value, 0 AS absent, '' AS name, {count}, toUInt64(0), {_NOTHING} FROM chosen"
     ]
@@ -132,8 +131,7 @@ def _question(
     if by is not None:
         common["member"] = _membership(scope, by, parameters, inside)
         common["biggest"] = (
-            "SELECT g, any(value) AS text, any(absent) AS lacks, count() AS traces, countIf(k IN (SELECT k FROM failed)) AS errors, "
-            "count() OVER () AS groups FROM member GROUP BY g "
+            f"SELECT g, any(value) AS text, any(absent) AS lacks, {count}, count() OVER () AS groups FROM member GROUP BY g "
             f"ORDER BY traces DESC, lacks, text LIMIT {parameters.add(limit, 'UInt64')}"
         )
         parts.append(
@@ -181,7 +179,7 @@ def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
     return traces, failed
 
 
-def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str = "") -> str:
+def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str) -> str:
     """A SELECT of every number that traces logged under these names, each once: `k`, `began`, `name`, `num`.
 
     Args:

@@ -189,7 +189,6 @@ class Cause(StrEnum):
     STORED_TWICE = "stored_twice"
     EQUAL_LINES = "equal_lines"
     OTHER_STREAMS = "other_streams"
-    NOT_COMPARED = "not_compared"
 
 
 class Severity(StrEnum):

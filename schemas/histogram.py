@@ -45,11 +45,6 @@ def value_of(number: int) -> float:
     return size if number > 0 else -size
 
 
-def coarse(value: float) -> float:
-    """The value as its bin says it."""
-    return value_of(bin_of(value))
-
-
 def quantile(bins: Mapping[int, int], share: float) -> float | None:
     """The value below which a share of the numbers lies; None for an empty histogram.
 
@@ -93,6 +88,10 @@ class Moments:
         self.m2 += m2 + delta * delta * (self.count * count / total)
         self.mean += delta * (count / total)
         self.count = total
+
+    def add_told(self, count: int, mean: float | None, m2: float | None) -> None:
+        """The same with what a record tells; None says that it was beyond a float's range."""
+        self.add(count, math.nan if mean is None else mean, math.nan if m2 is None else max(m2, 0.0))
 
     @property
     def deviation(self) -> float | None:

@@ -129,6 +129,11 @@ def _bad(given: object) -> RecordError:
     )
 
 
+def iso_text(moment: datetime) -> str:
+    """ISO 8601 of an aware datetime, with as many digits as it has, and `Z` for UTC."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def to_text(micros: int) -> str:
     """RFC 3339 in UTC with six digits, as tailrace v1 writes it."""
     moment = _EPOCH + timedelta(microseconds=micros)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -260,23 +259,3 @@ class Shipper(Generic[P]):
         if self._on_progress is not None and (final or now - self._reported >= REPORT_SECONDS):
             self._reported = now
             self._on_progress(self.stats)
-
-
-@contextlib.asynccontextmanager
-async def stopped_by_signals(shipper: Shipper[Any]) -> AsyncIterator[None]:
-    """While this is open, SIGTERM and SIGINT stop the shipper cleanly; a second one ends the process."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def stop() -> None:
-        shipper.stop()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)

@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 VERSION = 1
 TAKEOVER_SECONDS = 3.0
 """A process that took over writes its record at once. Until then we do not know that there is one."""
-READ_SECONDS = 1.0
 
 
 class Owner(msgspec.Struct, frozen=True):
