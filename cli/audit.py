@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, ReportFormat, Topic
+from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.render import Column, number, print_json, print_line, print_table
 from tailrace.schemas.errors import ConfigError
 
@@ -33,9 +33,7 @@ def audit(
     kafka: Kafka = "",
     clickhouse: ClickHouse = "",
     topic: Topic = "tailrace",
-    group: Annotated[
-        str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group of the ingestor.")
-    ] = "tailrace",
+    group: Group = "tailrace",
     shipper_id: Annotated[
         str | None,
         typer.Option(envvar="TAILRACE_SHIPPER_ID", help="Only this shipper's progress.", show_default="all"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import typer
 
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.progress import size
+from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -180,21 +180,8 @@ def _exists(dsn: Dsn) -> bool:
 async def _shown(backfill: Backfill) -> None:
     from tailrace.cli.backfill_progress import shown_while
 
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def stop() -> None:
-        backfill.stop()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
+    async with stopped_by_signals(backfill.stop):
         await shown_while(backfill.run(), backfill)
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def _status(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:

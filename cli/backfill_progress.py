@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -32,19 +30,12 @@ async def shown_while(work: Coroutine[Any, Any, Any], backfill: Backfill) -> Non
     if not console.is_terminal:
         await progress.shown_while(work, lambda seconds: _line(backfill, seconds))
         return
-    task = asyncio.ensure_future(work)
-    began = time.monotonic()
-    try:
-        with _bars(console) as bars:
-            shown: dict[str, TaskID] = {}
-            total = bars.add_task("all", more="")
-            while not (await asyncio.wait([task], timeout=_TERMINAL_SECONDS))[0]:
-                _update(bars, total, shown, backfill, time.monotonic() - began)
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-    task.result()
+    with _bars(console) as bars:
+        shown: dict[str, TaskID] = {}
+        total = bars.add_task("all", more="")
+        await progress.told_while(
+            work, _TERMINAL_SECONDS, lambda seconds: _update(bars, total, shown, backfill, seconds)
+        )
 
 
 def _bars(console: Any) -> Progress:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from tailrace.cli.options import ClickHouse
-from tailrace.cli.reading import Output, Project, opened, period
+from tailrace.cli.reading import Output, Project, Step, opened, period
 from tailrace.cli.render import (
     Column,
     OutputFormat,
@@ -22,6 +20,7 @@ from tailrace.cli.render import (
     print_line,
     print_table,
 )
+from tailrace.schemas.timestamps import iso_text
 
 if TYPE_CHECKING:
     from tailrace.explorer.deployments import Bucket, ColumnReport, DeploymentReport, Performance
@@ -34,14 +33,6 @@ Until = Annotated[str | None, typer.Option(metavar="TIME", help="Logged before t
 
 _FIGURES = ("mean", "std", "min", "p50", "p95", "max")
 _SCORES = ("accuracy", "precision", "recall", "f1", "mse", "mae", "bias")
-
-
-class Over(StrEnum):
-    """Lengths of time that figures can be told apart by."""
-
-    minute = "minute"
-    hour = "hour"
-    day = "day"
 
 
 def deployments_command(
@@ -68,7 +59,7 @@ def deployments_command(
         header = ["project_id", "deployment", "predictions", "ground_truths", "exceptions", "last_seen"]
         print_csv(
             header,
-            ([*msgspec.structs.astuple(each)[:-1], _moment(each.last_seen)] for each in found),
+            ([*msgspec.structs.astuple(each)[:-1], iso_text(each.last_seen)] for each in found),
         )
     elif not found:
         print_line("no deployment was logged for")
@@ -97,7 +88,7 @@ def deployment_command(
     project: Project = None,
     since: Since = None,
     until: Until = None,
-    over: Annotated[Over | None, typer.Option(help="Also by minute, hour or day.")] = None,
+    over: Annotated[Step | None, typer.Option(help="Also by minute, hour or day.")] = None,
     format: Output = OutputFormat.table,
 ) -> None:
     """What a model was given, what it answered, and how right it was.
@@ -196,7 +187,7 @@ def _print_csv(report: DeploymentReport) -> None:
     header = ["start", "subject", "name", *columns, *_SCORES]
     rows: list[Sequence[Any]] = []
     for bucket in (report.whole,) if report.over is None else report.over:
-        start = None if bucket.start is None else _moment(bucket.start)
+        start = None if bucket.start is None else iso_text(bucket.start)
         for subject, found in (("feature", bucket.features), ("prediction", bucket.outputs)):
             rows += [
                 [start, subject, each.name, *(getattr(each, column) for column in columns)]
@@ -213,7 +204,3 @@ def _print_csv(report: DeploymentReport) -> None:
             for each in bucket.exceptions
         ]
     print_csv(header, rows)
-
-
-def _moment(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, ReportFormat, Topic
+from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.render import print_json, print_line
 from tailrace.schemas.diagnosis import Check, Status, fail, ok, warn
 from tailrace.schemas.errors import ConfigError, TailraceError
@@ -35,9 +35,7 @@ def doctor(
     kafka: Kafka = "",
     clickhouse: ClickHouse = "",
     topic: Topic = "tailrace",
-    group: Annotated[
-        str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group of the ingestor.")
-    ] = "tailrace",
+    group: Group = "tailrace",
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as failures.")] = False,
     format: Format = ReportFormat.table,

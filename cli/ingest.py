@@ -18,7 +18,7 @@ from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, wat
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving, worker_address
-from tailrace.cli.options import ClickHouse, Format, Kafka, MaxLineBytes, Once, ReportFormat, Topic
+from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, Once, ReportFormat, Topic
 from tailrace.cli.progress import shown_while
 from tailrace.schemas.errors import ConfigError
 
@@ -34,9 +34,7 @@ def ingest(
     kafka: Kafka = "",
     clickhouse: ClickHouse = "",
     topic: Topic = "tailrace",
-    group: Annotated[
-        str, typer.Option(envvar="TAILRACE_GROUP", help="Consumer group; its offsets are the progress.")
-    ] = "tailrace",
+    group: Group = "tailrace",
     workers: Annotated[
         int, typer.Option(envvar="TAILRACE_WORKERS", min=1, help="Processes that share the partitions.")
     ] = 1,

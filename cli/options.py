@@ -29,6 +29,13 @@ Kafka = Annotated[
 
 Topic = Annotated[str, typer.Option(envvar="TAILRACE_TOPIC", help="Kafka topic.")]
 
+Group = Annotated[
+    str,
+    typer.Option(
+        envvar="TAILRACE_GROUP", help="Consumer group of the ingestor; its offsets are the progress."
+    ),
+]
+
 MaxLineBytes = Annotated[
     int,
     typer.Option(

@@ -22,17 +22,24 @@ async def shown_while(work: Coroutine[Any, Any, Any], line: Callable[[float], st
         work: What to run; its exceptions pass through, its result is dropped.
         line: Given the seconds since the start, one line of text.
     """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(line(0.0)) as status:
+            await told_while(work, _TERMINAL_SECONDS, lambda seconds: status.update(line(seconds)))
+    else:
+        await told_while(work, _PLAIN_SECONDS, lambda seconds: say(line(seconds)))
+
+
+async def told_while(work: Coroutine[Any, Any, Any], every: float, tell: Callable[[float], object]) -> None:
+    """Runs `work` and calls `tell`, with the seconds since the start, every so many seconds until it ends.
+
+    The exceptions of `work` pass through, its result is dropped; it is cancelled with its caller, or when `tell` fails.
+    """
     began = time.monotonic()
     task = asyncio.ensure_future(work)
-    console = Console(stderr=True)
     try:
-        if console.is_terminal:
-            with console.status(line(0.0)) as status:
-                while not (await asyncio.wait([task], timeout=_TERMINAL_SECONDS))[0]:
-                    status.update(line(time.monotonic() - began))
-        else:
-            while not (await asyncio.wait([task], timeout=_PLAIN_SECONDS))[0]:
-                say(line(time.monotonic() - began))
+        while not (await asyncio.wait([task], timeout=every))[0]:
+            tell(time.monotonic() - began)
     finally:
         if not task.done():
             task.cancel()

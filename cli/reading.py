@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,6 +31,14 @@ Until = Annotated[str | None, typer.Option(metavar="TIME", help="Traces that beg
 Output = Annotated[
     OutputFormat, typer.Option("--format", help="`table` for people, `json` or `csv` for programs.")
 ]
+
+
+class Step(StrEnum):
+    """The steps of a time series, in UTC."""
+
+    minute = "minute"
+    hour = "hour"
+    day = "day"
 
 
 @contextmanager

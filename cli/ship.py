@@ -16,6 +16,7 @@ from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving
 from tailrace.cli.options import Format, Kafka, MaxLineBytes, Once, Paths, PollOnly, ReportFormat, Topic
 from tailrace.cli.progress import rate, shown_while, size
+from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,11 +145,11 @@ def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
 
 async def _ship(settings: ShipperSettings, metrics_address: str) -> Stats:
     from tailrace.shipper.metrics import ShipperObserved
-    from tailrace.shipper.run import Shipper, stopped_by_signals
+    from tailrace.shipper.run import Shipper
 
     delivery = _delivery(settings)
     shipper: Shipper[Any] = Shipper(settings, delivery.delivery)
-    async with serving(metrics_address) as observed, stopped_by_signals(shipper):
+    async with serving(metrics_address) as observed, stopped_by_signals(shipper.stop):
         observed.append(ShipperObserved(shipper, settings, delivery.writer))
         await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
     return shipper.stats

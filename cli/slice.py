@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from tailrace.cli.complete import complete_slice, complete_tag
 from tailrace.cli.options import ClickHouse
-from tailrace.cli.reading import Output, Project, Since, Until, opened, period
+from tailrace.cli.reading import Output, Project, Since, Step, Until, opened, period
 from tailrace.cli.render import (
     Column,
     OutputFormat,
@@ -22,19 +21,12 @@ from tailrace.cli.render import (
     print_line,
     print_table,
 )
+from tailrace.schemas.timestamps import iso_text
 
 if TYPE_CHECKING:
     from tailrace.explorer.answers import Bucket, Difference, Group, Metric, Over, SliceReport
 
 _FIGURES = ("count", "mean", "p50", "p95", "p99")
-
-
-class Step(StrEnum):
-    """The steps of a time series, in UTC."""
-
-    minute = "minute"
-    hour = "hour"
-    day = "day"
 
 
 def slice_command(
@@ -237,10 +229,7 @@ def _print_csv(report: SliceReport) -> None:
             ["value" if row.value is not None else "without", row.value, *_csv(row)] for row in report.by.rows
         ]
     if report.over is not None:
-        rows += [
-            [report.over.every, row.start.isoformat().replace("+00:00", "Z"), *_csv(row)]
-            for row in report.over.rows
-        ]
+        rows += [[report.over.every, iso_text(row.start), *_csv(row)] for row in report.over.rows]
     rows.append(["slice", None, *_csv(report)])
     print_csv(header, rows)
 

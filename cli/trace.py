@@ -25,6 +25,7 @@ from tailrace.cli.render import (
     print_table,
     seconds,
 )
+from tailrace.schemas.timestamps import iso_text
 
 if TYPE_CHECKING:
     from tailrace.explorer.answers import Event, FeedbackGiven, TagValue, TraceReport
@@ -67,7 +68,7 @@ def traces_command(
         print_csv(
             header,
             (
-                [_iso(v) if isinstance(v, datetime) else v for v in msgspec.structs.astuple(row)]
+                [iso_text(v) if isinstance(v, datetime) else v for v in msgspec.structs.astuple(row)]
                 for row in rows
             ),
         )
@@ -112,7 +113,7 @@ def trace_command(
     elif format is OutputFormat.csv:
         print_csv(
             ["ts", "what", "name", "detail"],
-            ([_iso(moment.ts), moment.what, moment.name, moment.detail] for moment in _moments(report)),
+            ([iso_text(moment.ts), moment.what, moment.name, moment.detail] for moment in _moments(report)),
         )
     else:
         _print_trace(report)
@@ -260,7 +261,3 @@ def _json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     except RecursionError:
         return "…"
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

@@ -20,6 +20,7 @@ from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
 from tailrace.cli.progress import shown_while, size
+from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def _up(
     from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.deliver import CheckpointedDelivery
     from tailrace.shipper.metrics import ShipperObserved
-    from tailrace.shipper.run import Shipper, stopped_by_signals
+    from tailrace.shipper.run import Shipper
 
     began = time.monotonic()
     async with AsyncExitStack() as stack:
@@ -128,7 +129,7 @@ async def _up(
         def line(seconds: float) -> str:
             return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
 
-        async with watched(max_dead_letters, sink.stats), stopped_by_signals(shipper):
+        async with watched(max_dead_letters, sink.stats), stopped_by_signals(shipper.stop):
             await shown_while(shipper.run(), line)
     lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
     report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import TailraceError
 from tailrace.schemas.kafka import KafkaConnection
 from tailrace.shipper.checkpoint import Checkpoint
 from tailrace.shipper.deliver import CheckpointedDelivery
 from tailrace.shipper.produce import KafkaSink
-from tailrace.shipper.run import Shipper, stopped_by_signals
+from tailrace.shipper.run import Shipper
 from tailrace.shipper.settings import ShipperSettings
 from tailrace.shipper.transact import TransactionalDelivery
 
@@ -31,7 +32,7 @@ async def main(values: dict[str, Any]) -> None:
     brokers = values.pop("kafka")
     settings = ShipperSettings.from_mapping(values, KafkaConnection(brokers=brokers))
     shipper: Shipper[Any] = Shipper(settings, delivery_of(settings))
-    async with stopped_by_signals(shipper):
+    async with stopped_by_signals(shipper.stop):
         stats = await shipper.run()
     print(json.dumps(stats.report()))
 
