@@ -16,8 +16,6 @@ from crash.sizes import Sizes, long_sizes, short_sizes
 from crash.table import OUTCOMES
 from support.front import FrontProcess
 from support.kafka import KafkaBroker
-from tailrace.schemas.clickhouse.connection import Dsn, connect
-from tailrace.schemas.clickhouse.migrate import migrate
 
 _numbers = itertools.count()
 
@@ -74,11 +72,7 @@ def database(front: FrontProcess) -> Callable[[], str]:
     def make() -> str:
         name = f"crash_{next(_numbers)}"
         dsn = f"clickhouse://127.0.0.1:{front.port}/{name}"
-        client = connect(Dsn.parse(dsn), create_database=True)
-        migrate(client)
-        for statement in stores.UNMERGED:
-            client.command(statement)
-        client.close()
+        stores.create(dsn)
         return name
 
     return make

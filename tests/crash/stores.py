@@ -13,6 +13,8 @@ import xxhash
 
 from crash.written import lines
 from support.cli import query
+from tailrace.schemas.clickhouse.connection import Dsn, connect
+from tailrace.schemas.clickhouse.migrate import migrate
 
 _TRACE = "trace_id, toString(toUnixTimestamp64Micro(ts))"
 _LIST = "arrayStringConcat(arrayMap(x -> toString(x), `tags.{}`), ',')"
@@ -100,6 +102,15 @@ def read(dsn: str) -> Stored:
         _sum(dead),
         [(row["stream"], row["start"], row["end"], row["lines"]) for row in ledger],
     )
+
+
+def create(dsn: str) -> None:
+    """Make a database on a server that never merges by itself."""
+    client = connect(Dsn.parse(dsn), create_database=True)
+    migrate(client)
+    for statement in UNMERGED:
+        client.command(statement)
+    client.close()
 
 
 _CREATE = """

@@ -29,8 +29,6 @@ from tailrace.cli.raw_line import pointed, shown
 from tailrace.explorer.json_position import position_of
 from tailrace.ingestor.alarm import FEWEST_LINES, DeadLetterAlarm, DeadLetterLimit
 from tailrace.ingestor.insert import InsertStats
-from tailrace.schemas.clickhouse.connection import Dsn, connect
-from tailrace.schemas.clickhouse.migrate import migrate
 from tailrace.schemas.errors import ConfigError, Reason
 
 COUNT = 40
@@ -70,11 +68,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FrontProcess]:
 def dsn(front: FrontProcess, tmp_path: Path) -> str:
     """A database of its own, that never merges by itself."""
     name = f"clickhouse://default@127.0.0.1:{front.port}/{re.sub(r'[^a-z]', '', tmp_path.name)}"
-    client = connect(Dsn.parse(name), create_database=True)
-    migrate(client)
-    for statement in stores.UNMERGED:
-        client.command(statement)
-    client.close()
+    stores.create(name)
     return name
 
 
