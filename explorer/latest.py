@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tailrace.explorer.answers import TraceRow
 from tailrace.explorer.conditions import Slice
-from tailrace.explorer.lookup import duration_seconds, within
+from tailrace.explorer.lookup import duration_seconds, with_rows, within
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import LATE, UNIVERSE, Scope, scope_where, selection, trace_key
@@ -29,14 +29,15 @@ def latest(reader: Reader, query: Slice, scope: Scope, limit: int) -> tuple[Trac
         f"ORDER BY start DESC, k LIMIT {parameters.add(limit, 'UInt64')}"
     )
     starts: dict[int, int] = dict(reader.rows(sql, parameters))
-    ids = _ids(reader, scope, starts)
+    tables = with_rows(reader, UNIVERSE) if starts else []
+    ids = _ids(reader, scope, starts, tables)
     found: list[TraceRow] = []
     for some in _chunks(list(dict.fromkeys(ids.values())), lambda trace_id: len(trace_id)):
-        found += _details(reader, scope, some, starts)
+        found += _details(reader, scope, some, starts, tables)
     return tuple(sorted(found, key=lambda row: (row.start, row.project_id, row.trace_id), reverse=True))
 
 
-def _ids(reader: Reader, scope: Scope, starts: dict[int, int]) -> dict[int, bytes]:
+def _ids(reader: Reader, scope: Scope, starts: dict[int, int], tables: list[str]) -> dict[int, bytes]:
     """The trace ids behind the keys. The line that gave a trace its start lies at exactly that time."""
     found: dict[int, bytes] = {}
     for keys in _chunks(list(starts), lambda key: 20):
@@ -44,15 +45,17 @@ def _ids(reader: Reader, scope: Scope, starts: dict[int, int]) -> dict[int, byte
         times = sorted(starts[key] for key in keys)
         where = f"{scope_where(scope, parameters)} AND {within(times[0], times[-1], parameters)}"
         chosen = parameters.add(keys, "Array(UInt64)")
-        tables = " UNION ALL ".join(
+        lines = " UNION ALL ".join(
             f"SELECT {trace_key(scope, 'cityHash64(trace_id)')} AS k, trace_id FROM {table} WHERE {where} AND k IN {chosen}"
-            for table in UNIVERSE
+            for table in tables
         )
-        found.update(reader.rows(f"SELECT k, any(trace_id) FROM ({tables}) GROUP BY k", parameters))
+        found.update(reader.rows(f"SELECT k, any(trace_id) FROM ({lines}) GROUP BY k", parameters))
     return found
 
 
-def _details(reader: Reader, scope: Scope, ids: list[bytes], starts: dict[int, int]) -> list[TraceRow]:
+def _details(
+    reader: Reader, scope: Scope, ids: list[bytes], starts: dict[int, int], tables: list[str]
+) -> list[TraceRow]:
     parameters = Parameters()
     where = scope_where(scope, parameters)
     began = [_own_start(trace_id, starts.values()) for trace_id in ids]
@@ -62,7 +65,7 @@ def _details(reader: Reader, scope: Scope, ids: list[bytes], starts: dict[int, i
     # As hexadecimal digits, because an id need not be UTF-8, which parameters must be.
     chosen = parameters.add([trace_id.hex() for trace_id in ids], "Array(String)")
     where += f" AND trace_id IN (arrayMap(digits -> unhex(digits), {chosen}))"
-    parts = " UNION ALL ".join(_part(table, where) for table in UNIVERSE)
+    parts = " UNION ALL ".join(_part(table, where) for table in tables)
     sql = (
         f"SELECT {trace_key(scope, 'cityHash64(trace_id)')} AS k, project_id, trace_id, "
         "toUnixTimestamp64Micro(min(p.began)), toUnixTimestamp64Micro(max(p.last)), sum(p.tags), max(p.error), max(p.named).2 "

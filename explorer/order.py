@@ -100,7 +100,7 @@ def _estimates(reader: Reader, conditions: list[TagCondition], scope: Scope) -> 
     where = scope_where(scope, parameters)
     sql = " UNION ALL ".join(
         f"SELECT {n}, sum(rows) FROM (EXPLAIN ESTIMATE SELECT trace_hash FROM tags "
-        f"WHERE {where} AND {tag_test(condition, where, parameters)})"
+        f"WHERE {where} AND {tag_test(condition, scope, where, parameters)})"
         for n, condition in enumerate(conditions)
     )
     return {conditions[n]: rows for n, rows in reader.rows(sql, parameters)}

@@ -65,7 +65,7 @@ UNIVERSE = (
 LATE = frozenset({"feedback", "ground_truths"})
 """What is logged long after a trace ended, and so says nothing of its duration."""
 
-TAG_IDENTITY = "cityHash64(name, line_hash, str, kind, type, group)"
+TAG_IDENTITY = "cityHash64(line_hash, value_hash, kind, type, group)"
 """Rows of one trace that agree in this are the same tag, logged once and stored twice."""
 
 _LONGEST_CHAIN = 8
@@ -156,6 +156,7 @@ class _Build:
     def __init__(self, scope: Scope, parameters: Parameters, ids: Sequence[str]) -> None:
         where = scope_where(scope, parameters)
         bound = [parameters.add(trace_id, "String") for trace_id in ids]
+        self._scope = scope
         self._parameters = parameters
         self._tags_where = where + "".join(f" AND trace_hash = cityHash64({id})" for id in bound)
         self._lines_where = where + "".join(f" AND trace_id = {id}" for id in bound)
@@ -198,7 +199,7 @@ class _Build:
                 for table, test in self._line_tests(condition):
                     tests.setdefault((table, type(condition)), []).append((test, bit))
             else:
-                test = tag_test(condition, self._tags_where, self._parameters)
+                test = tag_test(condition, self._scope, self._tags_where, self._parameters)
                 tests.setdefault(("tags", object), []).append((test, bit))
         scans = [
             self._tags(_any(of), _bits(of)) if table == "tags" else self._lines(table, _any(of), _bits(of))
@@ -289,8 +290,8 @@ def _formula(expression: Expression, bits: Mapping[Condition, int | None]) -> st
             return f"bitTest(groupBitOr(noted.bits), {bits[expression]})"
 
 
-def tag_test(condition: TagCondition, where: str, parameters: Parameters) -> str:
-    """A condition on one row of `tags`; `where` is that of the whole question."""
+def tag_test(condition: TagCondition, scope: Scope, where: str, parameters: Parameters) -> str:
+    """A condition on one row of `tags`; `where` is that of the whole question, in `scope`."""
     match condition:
         case TagName(name):
             return f"name = {parameters.add(name, 'String')}"
@@ -302,48 +303,75 @@ def tag_test(condition: TagCondition, where: str, parameters: Parameters) -> str
             return (
                 f"name = {parameters.add(name, 'String')} AND match(str, {parameters.add(pattern, 'String')})"
             )
-        case OneOf(name, values):
-            return f"name = {parameters.add(name, 'String')} AND ({_one_of(values, parameters)})"
-        case StringIsOneOf(name, texts):
-            strings = parameters.add(list(texts), "Array(String)")
-            return f"name = {parameters.add(name, 'String')} AND kind = 'string' AND str IN {strings}"
-        case Comparison(name, _, _):
-            return f"name = {parameters.add(name, 'String')} AND {_value_test(condition, where, parameters)}"
+    value = _Value(condition.name, scope, parameters)
+    match condition:
+        case OneOf(_, values):
+            return _one_of(value, values, parameters)
+        case StringIsOneOf(_, texts):
+            return f"kind = 'string' AND {value.found(texts)}"
+        case Comparison(_, Operator.EQUAL, Number(exact=True) as number):
+            return f"{value.named} AND {_equals(value, number, parameters)}"
+        case Comparison(_, Operator.NOT_EQUAL, Number(exact=True) as number):
+            return f"{value.named} AND NOT {_equals(value, number, parameters)}"
+        case Comparison(_, Operator.EQUAL, literal):
+            return value.found([literal.text])
+        case Comparison(_, Operator.NOT_EQUAL, literal):
+            return f"{value.named} AND NOT {value.among([literal.text])}"
+        case Comparison(_, operator, Number() as number):
+            limit = parameters.add(number.number, "Float64")
+            return f"{value.named} AND kind IN ('number', 'bool') AND num {operator} {limit}"
+        case Comparison(name, operator, Version() as version):
+            satisfying = _versions(name, operator, version, where, parameters)
+            return f"{value.named} AND kind = 'string' AND str IN ({satisfying})"
+        case Comparison(_, operator, literal):
+            return f"{value.named} AND kind = 'string' AND str {operator} {parameters.add(literal.text, 'String')}"
 
 
-def _one_of(values: Sequence[Literal], parameters: Parameters) -> str:
-    numbers = [value for value in values if isinstance(value, Number) and value.exact]
-    others = [value for value in values if value not in numbers]
-    tests = []
-    if others:
-        tests.append(f"str IN {parameters.add([value.text for value in others], 'Array(String)')}")
-    if numbers:
-        texts = parameters.add([value.text for value in numbers], "Array(String)")
-        floats = parameters.add([value.number for value in numbers], "Array(Float64)")
-        tests.append(f"if(kind IN ('number', 'bool'), num IN {floats}, str IN {texts})")
-    return " OR ".join(tests)
+class _Value:
+    """Writes conditions on the text of a tag of one name.
+
+    Within a project they compare `value_hash`, one number that stands for project, name and text.
+    """
+
+    def __init__(self, name: str, scope: Scope, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._name = parameters.add(name, "String")
+        self._project = None if scope.project is None else parameters.add(scope.project, "String")
+        self.named = f"name = {self._name}"
+
+    def among(self, texts: Sequence[str]) -> str:
+        """Of a row that has the name: its text is one of these."""
+        return self._among(self._parameters.add(list(texts), "Array(String)"))
+
+    def found(self, texts: Sequence[str]) -> str:
+        """Of any row: it has the name, and its text is one of these."""
+        bound = self._parameters.add(list(texts), "Array(String)")
+        rows = f"{self.named} AND str IN {bound}"
+        # The primary index finds the rows by the condition in `indexHint`, which is not asked of them again.
+        return rows if self._project is None else f"{self._among(bound)} AND indexHint({rows})"
+
+    def _among(self, texts: str) -> str:
+        if self._project is None:
+            return f"str IN {texts}"
+        return f"value_hash IN (arrayMap(text -> cityHash64({self._project}, {self._name}, text), {texts}))"
 
 
-def _value_test(condition: Comparison, where: str, parameters: Parameters) -> str:
-    operator, value = condition.operator, condition.value
-    if operator is Operator.EQUAL:
-        return _equal(condition, parameters)
-    if operator is Operator.NOT_EQUAL:
-        return f"NOT ({_equal(condition, parameters)})"
-    if isinstance(value, Number):
-        return f"kind IN ('number', 'bool') AND num {operator} {parameters.add(value.number, 'Float64')}"
-    if isinstance(value, Version):
-        return f"kind = 'string' AND str IN ({_versions(condition.name, operator, value, where, parameters)})"
-    return f"kind = 'string' AND str {operator} {parameters.add(value.text, 'String')}"
+def _one_of(value: _Value, literals: Sequence[Literal], parameters: Parameters) -> str:
+    numbers = [literal for literal in literals if isinstance(literal, Number) and literal.exact]
+    others = [literal.text for literal in literals if literal not in numbers]
+    if not numbers:
+        return value.found(others)
+    floats = parameters.add([number.number for number in numbers], "Array(Float64)")
+    test = (
+        f"if(kind IN ('number', 'bool'), num IN {floats}, {value.among([number.text for number in numbers])})"
+    )
+    return f"{value.named} AND ({test}{f' OR {value.among(others)}' if others else ''})"
 
 
-def _equal(condition: Comparison, parameters: Parameters) -> str:
-    value = condition.value
-    text = parameters.add(value.text, "String")
-    if not isinstance(value, Number) or not value.exact:
-        return f"str = {text}"
-    number = parameters.add(value.number, "Float64")
-    return f"if(kind IN ('number', 'bool'), num = {number}, str = {text})"
+def _equals(value: _Value, number: Number, parameters: Parameters) -> str:
+    """Numbers and booleans are compared as numbers, anything else by its text."""
+    same = f"num = {parameters.add(number.number, 'Float64')}"
+    return f"if(kind IN ('number', 'bool'), {same}, {value.among([number.text])})"
 
 
 def _versions(name: str, operator: Operator, value: Version, where: str, parameters: Parameters) -> str:

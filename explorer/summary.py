@@ -36,6 +36,8 @@ DISTRIBUTION = (
 _NOTHING = "toUInt64(0), toUInt64(0), 0., emptyArrayFloat64(), 0."
 """In place of a distribution."""
 _WHOLE, _STEP, _GROUP = range(3)
+_ABSENT = "cityHash64('no value', 'of this tag')"
+"""The group of the traces that do not have the tag."""
 
 
 def summarize(
@@ -129,7 +131,11 @@ def _question(
             f"SELECT {_STEP}, {step('start', width)} AS key, '', 0, '', {count}, toUInt64(0), {_NOTHING} FROM chosen GROUP BY key"
         )
     if by is not None:
-        common["member"] = _membership(scope, by, parameters, inside)
+        common["having"] = _having(scope, by, parameters, inside)
+        common["member"] = (
+            "SELECT k, g, value, 0 AS absent FROM having "
+            f"UNION ALL SELECT k, {_ABSENT}, '', 1 FROM chosen WHERE k NOT IN (SELECT k FROM having)"
+        )
         common["biggest"] = (
             f"SELECT g, any(value) AS text, any(absent) AS lacks, {count}, count() OVER () AS groups FROM member GROUP BY g "
             f"ORDER BY traces DESC, lacks, text LIMIT {parameters.add(limit, 'UInt64')}"
@@ -154,18 +160,16 @@ def _question(
     return f"WITH {reader.shared(common)} {' UNION ALL '.join(parts)}"
 
 
-def _membership(scope: Scope, tag: str, parameters: Parameters, inside: str) -> str:
-    """A SELECT of which trace of the slice is in which group: `k`, the group's `g`, `value` and `absent`, each once."""
+def _having(scope: Scope, tag: str, parameters: Parameters, inside: str) -> str:
+    """A SELECT of which trace has which values of a tag: `k`, `g` that stands for the value, and `value`, each once."""
+    text = "value_hash" if scope.project is not None else "cityHash64(str)"
     rows = (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k, str AS value, toUInt8(1) AS present FROM tags "
+        f"SELECT {trace_key(scope, 'trace_hash')} AS k, {text} AS g, str FROM tags "
         f"WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}"
     )
     if inside:
         rows += f" AND k IN ({inside})"
-    return (
-        "SELECT chosen.k AS k, tag.value AS value, toUInt8(tag.present = 0) AS absent, cityHash64(value, absent) AS g "
-        f"FROM ({rows}) AS tag RIGHT JOIN chosen ON tag.k = chosen.k GROUP BY k, value, absent"
-    )
+    return f"SELECT k, g, any(tag.str) AS value FROM ({rows}) AS tag GROUP BY k, g"
 
 
 def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:

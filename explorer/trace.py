@@ -18,7 +18,7 @@ from tailrace.explorer.answers import (
     TraceReport,
 )
 from tailrace.explorer.events import EventLine, assemble
-from tailrace.explorer.lookup import duration_seconds, id_start, within
+from tailrace.explorer.lookup import duration_seconds, id_start, with_rows, within
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import LATE
@@ -31,6 +31,9 @@ Row = tuple[Any, ...]
 
 MAX_LINES = 10_000
 """Of each table; a trace with more is cut, and says so."""
+
+_ASKED_EACH = 2
+"""Up to so many tables are asked for their lines without asking first whether they have any."""
 
 _COLUMNS = {
     "logs": "level, message",
@@ -84,11 +87,15 @@ def _encodable(text: str) -> bool:
 
 
 def _lines(reader: Reader, trace_id: str, project: str | None, start: int | None) -> dict[str, list[Row]]:
-    # Most traces are in few of the tables, and a query of its own takes longer than to find nothing.
-    parameters = Parameters()
-    where = _where(trace_id, project, start, parameters)
-    asked = " UNION ALL ".join(f"(SELECT '{table}' FROM {table} WHERE {where} LIMIT 1)" for table in _COLUMNS)
-    there = {name.decode() for (name,) in reader.rows(asked, parameters)}
+    there = with_rows(reader, _COLUMNS)
+    if len(there) > _ASKED_EACH:
+        # Most traces are in few of the tables, and a query of its own takes longer than to find nothing.
+        parameters = Parameters()
+        where = _where(trace_id, project, start, parameters)
+        asked = " UNION ALL ".join(
+            f"(SELECT '{table}' FROM {table} WHERE {where} LIMIT 1)" for table in there
+        )
+        there = [name.decode() for (name,) in reader.rows(asked, parameters)]
     return {
         table: _table(reader, table, trace_id, project, start) if table in there else [] for table in _COLUMNS
     }

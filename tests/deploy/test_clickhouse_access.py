@@ -49,7 +49,7 @@ def test_the_cluster_has_every_table_and_shards_by_columns_that_it_has(engine: E
     distributed = {}
     for statement in statements("cluster.sql"):
         if found := re.match(
-            r"CREATE TABLE IF NOT EXISTS tailrace\.(\w+) .*Distributed\((.*)\)$", statement, re.DOTALL
+            r"CREATE OR REPLACE TABLE tailrace\.(\w+) .*Distributed\((.*)\)$", statement, re.DOTALL
         ):
             cluster, database, table, *key = found[2].split(", ", 3)
             assert (cluster, database, table) == ("'{cluster}'", "tailrace_local", found[1])
