@@ -16,10 +16,11 @@ from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import TAG_IDENTITY, Scope, scope_where, selection, trace_key
 from tailrace.explorer.significance import LEVEL, g_test, holm
 from tailrace.explorer.summary import counts
+from tailrace.explorer.tags import stats_where
 from tailrace.explorer.texts import to_text
 
 MAX_VALUES = 1000
-"""A name with more distinct texts than this, and than a tenth of its traces, identifies rather than describes."""
+"""A name with more distinct texts than this, and than a tenth of its lines, identifies rather than describes."""
 SHOWN_VALUES = 3
 """How many values of a category an answer names."""
 _RARE = 5
@@ -74,12 +75,12 @@ def _sides(slices: tuple[Slice, Slice], scope: Scope, parameters: Parameters) ->
 
 
 def _identifiers(reader: Reader, scope: Scope) -> list[bytes]:
-    """Names whose texts differ from trace to trace, such as the id of a request."""
+    """Names whose texts differ from line to line, such as the id of a request; of the period only the days count."""
     parameters = Parameters()
     sql = (
-        f"SELECT name FROM tags WHERE {scope_where(scope, parameters)} AND kind NOT IN ('number', 'bool') "
-        "GROUP BY name HAVING uniqCombined(12)(str) > "
-        f"greatest({parameters.add(MAX_VALUES, 'UInt64')}, intDiv(uniqCombined(12)(trace_hash), 10))"
+        f"SELECT name FROM tag_stats WHERE {stats_where(scope, parameters)} AND kind NOT IN ('number', 'bool') "
+        "GROUP BY name HAVING uniqCombined64Merge(12)(texts) > "
+        f"greatest({parameters.add(MAX_VALUES, 'UInt64')}, intDiv(uniqCombined64Merge(12)(lines), 10))"
     )
     return [row[0] for row in reader.rows(sql, parameters)]
 

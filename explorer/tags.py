@@ -50,22 +50,28 @@ def tag_values(reader: Reader, name: str, beginning: str, scope: Scope, limit: i
     return tuple(sorted(to_text(row[0]) for row in reader.rows(sql, parameters)))
 
 
-def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSummary, ...]:
-    parameters = Parameters()
-    where = []
+def stats_where(scope: Scope, parameters: Parameters) -> str:
+    """A condition on the project and the day of `tag_stats`, which knows nothing finer of the period."""
+    where = ["1"]
     if scope.project is not None:
         where.append(f"project_id = {parameters.add(scope.project, 'String')}")
-    if name is not None:
-        where.append(f"name = {parameters.add(name, 'String')}")
     if scope.period.since is not None:
         where.append(f"day >= {parameters.add(_day(to_datetime(scope.period.since)), 'UInt32')}")
     if scope.period.until is not None:
         where.append(f"day <= {parameters.add(_day(to_datetime(scope.period.until - 1)), 'UInt32')}")
+    return " AND ".join(where)
+
+
+def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSummary, ...]:
+    parameters = Parameters()
+    where = stats_where(scope, parameters)
+    if name is not None:
+        where += f" AND name = {parameters.add(name, 'String')}"
     sql = (
         "SELECT name, arraySort(groupUniqArray(toString(kind))), arraySort(groupUniqArray(type)), "
         "arraySort(groupUniqArrayIf(group, group != '')), uniqCombined64Merge(12)(lines) AS count, "
         "uniqCombined64Merge(12)(texts), min(low), max(high) "
-        f"FROM tag_stats WHERE {' AND '.join(where) or '1'} GROUP BY name ORDER BY count DESC, name"
+        f"FROM tag_stats WHERE {where} GROUP BY name ORDER BY count DESC, name"
     )
     return tuple(
         TagSummary(

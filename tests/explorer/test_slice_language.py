@@ -406,3 +406,25 @@ def test_versions_compare_number_by_number(database) -> None:
     assert chosen("v>=2.0.0") == {"2.0.0+cu118", "10.0"}
     assert chosen("v==1.10.0") == set()
     assert chosen('v>="2"') == {"2.0.0+cu118", "latest", "v1.10", "x.1"}
+
+
+def test_what_identifies_a_trace_does_not_describe_it(database) -> None:
+    """A name with a text of its own in every line is left out of a comparison, however it is stored; one with few texts is
+    what distinguishes the slices."""
+    client = database()
+    lines = [
+        Line(
+            "tag_lines",
+            f"t{n}",
+            1_000_000 + n,
+            n,
+            tags=(stored_tag("request_id", f"r{n}"), stored_tag("client", "big" if n % 3 else "small")),
+        )
+        for n in range(1_500)
+    ]
+    for _ in range(2):
+        store(client, lines)
+    report = Explorer(client).compare("client==big", "client==small")
+    assert (report.traces_a, report.traces_b) == (1_000, 500)
+    assert report.identifiers == ("request_id",)
+    assert [tag.name for tag in report.tags] == ["client"]
