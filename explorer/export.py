@@ -17,7 +17,7 @@ from tailrace.explorer.conditions import Slice
 from tailrace.explorer.lookup import duration_seconds
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
-from tailrace.explorer.selection import LATE, UNIVERSE, Scope, errors, scope_where, selection, trace_key
+from tailrace.explorer.selection import UNIVERSE, Scope, errors, last_seen, scope_where, selection, trace_key
 from tailrace.explorer.texts import tag_value, to_text
 from tailrace.schemas.errors import ConfigError
 from tailrace.schemas.timestamps import iso_text
@@ -115,9 +115,8 @@ def _lines(table: str, key: str, where: str) -> str:
     named = "(toDateTime64(0, 6, 'UTC'), '')"
     if table == "traces":
         named = f"if(name = '', {named}, (ts, name))"
-    last = "trace_ts" if table in LATE else "ts"
     return (
-        f"SELECT {key} AS k, toString(project_id) AS project_id, trace_id, trace_ts, {last} AS last, {named} AS named, "
+        f"SELECT {key} AS k, toString(project_id) AS project_id, trace_id, trace_ts, {last_seen(table)} AS last, {named} AS named, "
         f"{logged} AS logged FROM {table} WHERE {where} AND trace_id != ''"
     )
 

@@ -62,6 +62,11 @@ class Version:
     parts: tuple[int, ...]
     suffix: str
 
+    @property
+    def key(self) -> tuple[tuple[int, ...], bool, str]:
+        """What versions are compared by: one without a suffix is above the same one with any."""
+        return self.parts, self.suffix == "", self.suffix
+
 
 Literal = Text | Number | Version
 

@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - queries are put together from constants here; every value is a bound parameter
 from __future__ import annotations
 
+import operator
 from typing import get_args
 
 from tailrace.explorer.conditions import (
@@ -24,13 +25,25 @@ from tailrace.explorer.conditions import (
     holds_of_nothing,
     leaves,
 )
-from tailrace.explorer.literals import Version
+from tailrace.explorer.literals import Version, read_version
+from tailrace.explorer.period import Period
 from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import Scope, scope_where, tag_test, versions
+from tailrace.explorer.tags import stats_where
 from tailrace.explorer.texts import to_text
 
 MAX_VERSIONS = 500
 """More versions than this are looked for in the query itself, not listed in its parameters."""
+
+FEW_TEXTS = 20
+"""So many are looked up one by one; it takes as long to read some hundred thousand rows as to find one text."""
+_DAY = 86_400_000_000
+_OPERATORS = {
+    Operator.GREATER: operator.gt,
+    Operator.GREATER_OR_EQUAL: operator.ge,
+    Operator.LESS: operator.lt,
+    Operator.LESS_OR_EQUAL: operator.le,
+}
 
 _TAG_CONDITIONS = get_args(TagCondition)
 _FEW, _SOME, _MANY, _ALL = 0, 100_000, 10**15, 10**16
@@ -61,10 +74,51 @@ def prepared(reader: Reader, query: Slice, scope: Scope) -> Slice:
 
 
 def _satisfying(reader: Reader, condition: Comparison, scope: Scope) -> Expression:
+    found = _few_texts(reader, condition.name, scope)
+    if found is None:
+        parameters = Parameters()
+        sql = f"{versions(condition, scope, parameters)} LIMIT {MAX_VERSIONS + 1}"
+        texts = [to_text(row[0]) for row in reader.rows(sql, parameters)]
+        if len(texts) > MAX_VERSIONS:
+            return condition
+    else:
+        texts = [text for text in found if _satisfies(read_version(text), condition)]
+    return StringIsOneOf(condition.name, tuple(sorted(texts)))
+
+
+def _satisfies(version: Version | None, condition: Comparison) -> bool:
+    """As `selection.versions` has it."""
+    assert isinstance(condition.value, Version)  # noqa: S101 - what the caller chose, for the type checker
+    return version is not None and _OPERATORS[condition.operator](version.key, condition.value.key)
+
+
+def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
+    """All texts of a name, where they seem to be few: each is found in the index, behind the one before it.
+
+    Without a project the index does not help.
+    """
+    if scope.project is None:
+        return None
     parameters = Parameters()
-    sql = f"{versions(condition, scope, parameters)} LIMIT {MAX_VERSIONS + 1}"
-    texts = [to_text(row[0]) for row in reader.rows(sql, parameters)]
-    return condition if len(texts) > MAX_VERSIONS else StringIsOneOf(condition.name, tuple(sorted(texts)))
+    few = (
+        f"SELECT uniqCombined64Merge(12)(texts) FROM tag_stats WHERE {stats_where(scope, parameters)} "
+        f"AND name = {parameters.add(name, 'String')}"
+    )
+    if reader.rows(few, parameters)[0][0] > FEW_TEXTS:
+        return None
+    found: list[bytes] = []
+    while True:
+        parameters = Parameters()
+        where = f"{scope_where(scope, parameters)} AND name = {parameters.add(name, 'String')} AND kind = 'string'"
+        if found:
+            # As hexadecimal digits, because a text need not be UTF-8, which parameters must be.
+            where += f" AND str > unhex({parameters.add(found[-1].hex(), 'String')})"
+        rows = reader.rows(f"SELECT str FROM tags WHERE {where} ORDER BY str LIMIT 1", parameters)
+        if not rows:
+            return [to_text(text) for text in found]
+        found.append(rows[0][0])
+        if len(found) > 2 * FEW_TEXTS:
+            return None
 
 
 def _replaced(expression: Expression, known: dict[Comparison, Expression]) -> Expression:
@@ -94,8 +148,21 @@ def _guess(expression: Expression) -> int:
 
 
 def _estimates(reader: Reader, conditions: list[TagCondition], scope: Scope) -> dict[Expression, int]:
+    """Rows that each condition reads: on one day of the period, where that says something."""
     if not conditions:
         return {}
+    since, until = scope.period.since, scope.period.until
+    if since is not None and (until is None or until - since > _DAY):
+        day = Period(since, since + _DAY)
+    elif until is not None and since is None:
+        day = Period(until - _DAY, until)
+    else:
+        return _rows_read(reader, conditions, scope)
+    found = _rows_read(reader, conditions, Scope(scope.project, day))
+    return found if any(found.values()) else _rows_read(reader, conditions, scope)
+
+
+def _rows_read(reader: Reader, conditions: list[TagCondition], scope: Scope) -> dict[Expression, int]:
     parameters = Parameters()
     where = scope_where(scope, parameters)
     sql = " UNION ALL ".join(

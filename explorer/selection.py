@@ -102,6 +102,11 @@ def scope_where(scope: Scope, parameters: Parameters) -> str:
     return " AND ".join(parts) or "1"
 
 
+def last_seen(table: str) -> str:
+    """What a line says of how long its trace lasted: its time, or one before all lines where it says nothing."""
+    return "toDateTime64('1900-01-01 00:00:00', 6, 'UTC')" if table in LATE else "ts"
+
+
 def trace_key(scope: Scope, hash: str) -> str:
     """One UInt64 that tells traces apart: the hash of the id, mixed with the project where that is open."""
     return hash if scope.project is not None else f"cityHash64(project_id, {hash})"
@@ -218,7 +223,7 @@ class _Build:
 
     def _durations(self, test: str, more: str) -> str:
         lines = " UNION ALL ".join(
-            f"SELECT {self._lines_key} AS k, trace_ts AS first, {'trace_ts' if table in LATE else 'ts'} AS last "
+            f"SELECT {self._lines_key} AS k, trace_ts AS first, {last_seen(table)} AS last "
             f"FROM {table} WHERE {self._lines_where} AND trace_id != ''"
             for table in UNIVERSE
         )
@@ -341,19 +346,30 @@ class _Value:
 
     def among(self, texts: Sequence[str]) -> str:
         """Of a row that has the name: its text is one of these."""
-        return self._among(self._parameters.add(list(texts), "Array(String)"))
+        return self._tests(texts)[0]
 
     def found(self, texts: Sequence[str]) -> str:
         """Of any row: it has the name, and its text is one of these."""
-        bound = self._parameters.add(list(texts), "Array(String)")
-        rows = f"{self.named} AND str IN {bound}"
+        test, plain = self._tests(texts)
+        rows = f"{self.named} AND {plain}"
         # The primary index finds the rows by the condition in `indexHint`, which is not asked of them again.
-        return rows if self._project is None else f"{self._among(bound)} AND indexHint({rows})"
+        return rows if self._project is None else f"{test} AND indexHint({rows})"
 
-    def _among(self, texts: str) -> str:
-        if self._project is None:
-            return f"str IN {texts}"
-        return f"value_hash IN (arrayMap(text -> cityHash64({self._project}, {self._name}, text), {texts}))"
+    def _tests(self, texts: Sequence[str]) -> tuple[str, str]:
+        """What tells the rows in the least time, and the same said of `str`."""
+        if len(texts) == 1:
+            text = self._parameters.add(texts[0], "String")
+            plain, hashed = f"str = {text}", f"value_hash = {self._hash(text)}"
+        else:
+            bound = self._parameters.add(list(texts), "Array(String)")
+            plain, hashed = (
+                f"str IN {bound}",
+                f"value_hash IN (arrayMap(text -> {self._hash('text')}, {bound}))",
+            )
+        return (plain if self._project is None else hashed), plain
+
+    def _hash(self, text: str) -> str:
+        return f"cityHash64({self._project}, {self._name}, {text})"
 
 
 def _one_of(value: _Value, literals: Sequence[Literal], parameters: Parameters) -> str:
@@ -390,8 +406,8 @@ def _versions(name: str, operator: Operator, value: Version, where: str, paramet
     # A version without a suffix is above the same one with any: compare "has none" before the suffix itself.
     return (
         f"SELECT str FROM (SELECT str, extractGroups(str, {pattern}) AS found FROM ("
-        f"SELECT arrayJoin(groupUniqArray(tags.str)) AS str FROM tags WHERE {where} "
-        f"AND name = {parameters.add(name, 'String')} AND kind = 'string')) "
+        f"SELECT arrayJoin(groupUniqArray(one.text)) AS str FROM (SELECT any(tags.str) AS text FROM tags WHERE {where} "
+        f"AND name = {parameters.add(name, 'String')} AND kind = 'string' GROUP BY value_hash) AS one)) "
         f"WHERE notEmpty(found) AND ({parts}, {suffix} = '', {suffix}) "
         f"{operator} ({typed_parts}, {typed_suffix} = '', {typed_suffix})"
     )

@@ -148,10 +148,15 @@ def migrate(client: Any, cluster: str | None = None) -> list[Migration]:
                 continue
             for statement in migration.statements:
                 client.command(render(statement, cluster))
-            client.insert(
-                "schema_migrations",
-                [[migration.version, migration.name, migration.checksum]],
-                column_names=["version", "name", "checksum"],
+            # Not `insert`: that imports pandas, which takes longer than a new database.
+            client.command(
+                "INSERT INTO schema_migrations (version, name, checksum) "
+                "SELECT {version:UInt32}, {name:String}, {checksum:String}",
+                parameters={
+                    "version": migration.version,
+                    "name": migration.name,
+                    "checksum": migration.checksum,
+                },
             )
             done.append(migration)
     return done

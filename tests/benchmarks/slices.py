@@ -3,20 +3,25 @@
     cd tests && python -m benchmarks.slices 9000000            # 99 million tags
     cd tests && python -m benchmarks.slices 900000 --keep DIR  # reuse DIR next time
 
-Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven. Two shared cores, chDB 26.9,
-in milliseconds, with what the same question to the Map takes in brackets:
+Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven, in milliseconds, chDB 26.9, two
+shared cores with a load of 1 to 2, 99 million tags in 31 parts; in brackets what the same question to the Map takes:
 
-                                    9.9 million tags    99 million tags
-    latest 50 of a slice, 1 day        250 to 270          190 to 250
-    by hour, three filters             580 (950)          2850 (6860)
-    compared by a tag                  960 (1080)         4110 (6360)
-    one trace                           80                  -
-    tag names                           18                  11
+    latest 50 of a slice, 1 day                           75 to 97
+    by hour, three filters, one client (0.3 % of traces)  1420 to 1460   (6850)   4.7 times
+    by hour, three filters, a tenth of the traces         2280 to 2930   (7580)   2.6 to 3.3 times
+    compared by a tag, one client                         1550 to 1710   (5090)   3.3 times
+    compared by a tag, a tenth of the traces              2610 to 3420   (6940)   2.1 to 2.4 times
+    one trace                                             23 to 27
+    tag names                                             10 to 13
 
-Inserts through the views: 100,000 to 170,000 tags a second. On disk 21 bytes a tag in tags (8 each for trace and line, which are
-hashes, and 2 for each time) and 10 in tag_lines, against 4 in the Map, which knows neither line nor type. Of the time of the two
-slow ones most goes into looking up 16 million keys in sets of a million, which no cache holds; reading the conditions' columns is
-a fifth of it, of that half for trace_ts.
+Inserts through the views: 100,000 to 190,000 tags a second. On disk 22.6 bytes a tag in tags (8 each for trace and line, which are
+hashes, 3.2 and 2.3 for the two times, 0.6 for value_hash) and 10 in tag_lines, against 4 in the Map, which knows neither line nor type.
+
+Where the time goes, in nanoseconds of CPU a row that is looked at: 7 for its hash, 6 for each comparison with a project or a name, 30
+to look it up among 25,000 traces and 65 among a million, which no cache holds, 41 for its time packed with ZSTD and 19 as it is
+now, 50 for its text. So conditions compare value_hash and read no text. What `--by` shows reads it once a row.
+An embedded engine answers one statement after the other: while another thread inserts 220,000 tags at a time without a
+pause, the latest 50 take 26 times as long (2.6 s) and the first of the two by hour 13 times (16 s).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -40,8 +46,11 @@ START = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 7
 CHUNK = 300_000
 """Traces in an insert of lines."""
+BATCH = 20_000
+"""Traces in an insert while questions are asked: as many lines as an ingestor's batch has."""
 TAGS = 11
 RUNS = 7
+_DAY = 86_400_000_000
 
 _MOMENT = "{start:Int64} + intDiv(n * {span:Int64}, {traces:Int64})"  # microseconds since the epoch
 _ID = (
@@ -135,7 +144,7 @@ def _tag(name: str, salt: int) -> str:
     kind, value = _VALUES[name]
     metric = kind == "metric"
     return (
-        "INSERT INTO tags SELECT 'shop', "
+        "INSERT INTO tags (project_id, name, kind, str, num, type, group, trace_hash, trace_ts, ts, line_hash) SELECT 'shop', "
         f"'{name}', '{'number' if metric else 'string'}', {_expression(value)} AS text, "
         f"{'toFloat64OrZero(text)' if metric else 'nan'}, {_expression(kind) if kind.startswith('if(') else repr(kind)}, "
         f"'', cityHash64(id), moment, moment + toIntervalMillisecond({salt}), cityHash64(n, {100 + salt}) "
@@ -184,49 +193,108 @@ def median(ask: Callable[[], Any]) -> float:
     return statistics.median(times)
 
 
-_MAP_WHERE = (
-    "FROM map_traces WHERE project_id = 'shop' AND tags['region'] = 'eu-west' AND tags['cache'] = 'hit' "
-    "AND tags['tier'] != 'free'"
-)
 _LATENCY = "toFloat64OrNull(tags['latency_ms'])"
-THREE = "region==eu-west && cache==hit && tier!=free"
+NARROW = "client==client_7 && sdk_version>=1.9.0 && region==eu-west"  # one client: 0.3 % of the traces
+BROAD = "region==eu-west && cache==hit && tier!=free"  # a tenth of the traces
+_MAP_WHERE = {
+    NARROW: "tags['client'] = 'client_7' AND tags['sdk_version'] IN ('1.9.0', '1.10.0', '2.0.0') AND tags['region'] = 'eu-west'",
+    BROAD: "tags['region'] = 'eu-west' AND tags['cache'] = 'hit' AND tags['tier'] != 'free'",
+}
+
+Question = tuple[str, Callable[[], Any], Callable[[], Any] | None]
+"""What is asked, our answer, and that of the Map."""
 
 
-def ask(client: Any, traces: int) -> None:
-    """Times the questions and prints a table."""
+def questions(client: Any) -> list[Question]:
+    """Those of the table above."""
     explorer = Explorer(client)
     start = int(START.timestamp() * 1_000_000)
-    day = 86_400_000_000
-    week, last_day = Period(start, start + DAYS * day), Period(start + (DAYS - 1) * day, start + DAYS * day)
-    some = client.query("SELECT trace_id FROM tag_lines LIMIT 1").result_rows[0][0]
-    some = some.decode() if isinstance(some, bytes) else some
-    questions: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
-        "latest 50 of a slice, 1 day": (
+    week, last_day = (
+        Period(start, start + DAYS * _DAY),
+        Period(start + (DAYS - 1) * _DAY, start + DAYS * _DAY),
+    )
+    some = client.query("SELECT trace_id FROM tag_lines WHERE project_id = 'shop' LIMIT 1").result_rows[0][0]
+
+    def hours(text: str) -> Question:
+        return (
+            f"by hour, {_SIZE[text]}",
+            lambda: explorer.slice(text, project="shop", period=week, over="hour", metrics=["latency_ms"]),
+            lambda: client.query(
+                f"SELECT toStartOfHour(trace_ts) AS h, count(), avg({_LATENCY}), quantiles(0.5, 0.95)({_LATENCY}) "
+                f"FROM map_traces WHERE project_id = 'shop' AND {_MAP_WHERE[text]} GROUP BY h ORDER BY h"
+            ),
+        )
+
+    def models(text: str) -> Question:
+        return (
+            f"compared by a tag, {_SIZE[text]}",
+            lambda: explorer.slice(text, project="shop", period=week, by="model", metrics=["latency_ms"]),
+            lambda: client.query(
+                f"SELECT tags['model'] AS m, count(), avg({_LATENCY}), quantiles(0.5, 0.95, 0.99)({_LATENCY}) "
+                f"FROM map_traces WHERE project_id = 'shop' AND {_MAP_WHERE[text]} GROUP BY m ORDER BY count() DESC"
+            ),
+        )
+
+    return [
+        (
+            "latest 50 of a slice, 1 day",
             lambda: explorer.traces("client==client_7", project="shop", period=last_day, limit=50),
             None,
         ),
-        "p50, p95 by hour, three filters, 7 days": (
-            lambda: explorer.slice(THREE, project="shop", period=week, over="hour", metrics=["latency_ms"]),
-            lambda: client.query(
-                f"SELECT toStartOfHour(trace_ts) AS h, count(), avg({_LATENCY}), "
-                f"quantiles(0.5, 0.95)({_LATENCY}) {_MAP_WHERE} GROUP BY h ORDER BY h"
-            ),
-        ),
-        "compared by a tag, three filters, 7 days": (
-            lambda: explorer.slice(THREE, project="shop", period=week, by="model", metrics=["latency_ms"]),
-            lambda: client.query(
-                f"SELECT tags['model'] AS m, count(), avg({_LATENCY}), "
-                f"quantiles(0.5, 0.95, 0.99)({_LATENCY}) {_MAP_WHERE} GROUP BY m ORDER BY count() DESC"
-            ),
-        ),
-        "one trace": (lambda: explorer.trace(some, project="shop"), None),
-        "tag names": (lambda: explorer.tags(project="shop"), None),
-    }
-    for name, (ours, other) in questions.items():
+        hours(NARROW),
+        hours(BROAD),
+        models(NARROW),
+        models(BROAD),
+        ("one trace", lambda: explorer.trace(some, project="shop"), None),
+        ("tag names", lambda: explorer.tags(project="shop"), None),
+    ]
+
+
+_SIZE = {NARROW: "three filters, one client", BROAD: "three filters, a tenth"}
+
+
+def ask(client: Any) -> None:
+    """Times the questions and prints a table."""
+    for name, ours, other in questions(client):
         here = median(ours)
         there = median(other) if other else None
         peer = f"{there:8.0f} ms  {there / here:5.1f} times" if there else ""
         print(f"{name:42} {here:8.1f} ms  {peer}", flush=True)
+
+
+def ask_while_inserting(client: Any, traces: int) -> None:
+    """Times them once more while another thread inserts lines without a pause, and prints how much slower they are.
+
+    An embedded engine answers one statement after the other: a question waits for the insert that is under way.
+    """
+    done = threading.Event()
+    inserted = 0
+
+    def insert() -> None:
+        nonlocal inserted
+        names = list(_VALUES)
+        parameters = {**_parameters(traces, 0), "count": BATCH}
+        parameters["start"] -= _DAY * DAYS
+        while not done.is_set():
+            client.command(_line(names, 0), parameters={**parameters, "first": inserted})
+            inserted += BATCH
+
+    before = {name: median(ours) for name, ours, _ in questions(client)}
+    thread = threading.Thread(target=insert)
+    began = time.monotonic()
+    thread.start()
+    try:
+        for name, ours, _ in questions(client):
+            here = median(ours)
+            print(
+                f"while inserting: {name:42} {here:8.1f} ms, {here / before[name]:.1f} times as long",
+                flush=True,
+            )
+    finally:
+        done.set()
+        thread.join()
+    rate = inserted * TAGS / (time.monotonic() - began)
+    print(f"  inserted meanwhile: {rate:,.0f} tags a second")
 
 
 def sizes(client: Any, traces: int) -> None:
@@ -246,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("traces", type=int, nargs="?", default=900_000)
     parser.add_argument("--keep", type=Path, help="a directory for the database, used again when it is there")
+    parser.add_argument("--inserting", action="store_true", help="ask also while lines are inserted")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tailrace-slices-") as scratch:
         home = arguments.keep or Path(scratch) / "db"
@@ -261,7 +330,9 @@ def main() -> None:
                 seconds = build_map(client, arguments.traces)
                 print(f"Map per trace: {seconds:.0f} s")
             sizes(client, arguments.traces)
-            ask(client, arguments.traces)
+            ask(client)
+            if arguments.inserting:
+                ask_while_inserting(client, arguments.traces)
 
 
 if __name__ == "__main__":

@@ -428,3 +428,26 @@ def test_what_identifies_a_trace_does_not_describe_it(database) -> None:
     assert (report.traces_a, report.traces_b) == (1_000, 500)
     assert report.identifiers == ("request_id",)
     assert [tag.name for tag in report.tags] == ["client"]
+
+
+def test_what_comes_late_says_nothing_of_a_duration(database) -> None:
+    """Feedback two days later leaves a trace as short as its other lines tell, also where neither its id nor the feedback says
+    when the trace began: in conditions, in lists, in exports and in the whole trace alike."""
+    client = database()
+    store(
+        client,
+        [
+            Line("logs", "t", 1_000_000, 1, columns={"level": "info", "message": "m"}),
+            Line("logs", "t", 3_000_000, 2, columns={"level": "info", "message": "n"}),
+            Line("feedback", "t", 1_000_000 + 2 * 86_400_000_000, 3, columns={"feedback_tag": "thumbs"}),
+            Line("feedback", "only", 5_000_000, 4, columns={"feedback_tag": "thumbs"}),
+        ],
+    )
+    explorer = Explorer(client)
+    assert explorer.slice("duration>2s").traces == 0
+    assert explorer.slice("duration>=2s").traces == 1
+    assert explorer.slice("duration==0").traces == 1
+    assert {row.trace_id: row.duration for row in explorer.traces("")} == {"t": 2.0, "only": 0.0}
+    _, blocks = explorer.dataset("")
+    assert {row["trace_id"]: row["duration"] for block in blocks for row in block} == {"t": 2.0, "only": 0.0}
+    assert explorer.trace("t").duration == 2.0
