@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextvars import copy_context
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,10 +20,12 @@ from tailrace.cli import (
     backfill,
     check,
     compare,
+    config,
     dead_letters,
     demo,
     deployments,
     doctor,
+    environment,
     export,
     ingest,
     migrate,
@@ -32,8 +37,12 @@ from tailrace.cli import (
     trace,
     up,
 )
+from tailrace.cli.config_file import find, read
+from tailrace.cli.config_keys import keys
+from tailrace.cli.environment import Configuration
 from tailrace.cli.logs import LogFormat, LogFormatOption, say, set_up
 from tailrace.cli.render import caret
+from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
 
 OK, ERROR, USAGE, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -49,7 +58,7 @@ app = typer.Typer(
 Start with `tailrace demo`. On one machine `tailrace up` does everything; at scale `tailrace ship` brings
 log files to Kafka and `tailrace ingest` brings them from there into ClickHouse.
 
-Every option can be set in the environment too; `--help` of each command names the variable.
+What a service needs can be set in the environment and in a file too: `tailrace config show` lists it.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 130 interrupted.
 """,
 )
@@ -59,6 +68,7 @@ app.command("ship", rich_help_panel="Run")(ship.ship)
 app.command("ingest", rich_help_panel="Run")(ingest.ingest)
 app.command("backfill", rich_help_panel="Run")(backfill.backfill)
 app.command("migrate", rich_help_panel="Run")(migrate.migrate)
+app.add_typer(config.app, name="config", rich_help_panel="Run")
 app.command("slice", rich_help_panel="Look")(slice.slice_command)
 app.command("compare", rich_help_panel="Look")(compare.compare_command)
 app.command("traces", rich_help_panel="Look")(trace.traces_command)
@@ -83,10 +93,61 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+class _Call:
+    """One call of the command line, and what is wrong with its configuration file."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
+        self.fault: ConfigError | None = None
+
+
+def _configure(ctx: typer.Context, given: Path | None) -> Path | None:
+    """Makes what the configuration file says the defaults of all options.
+
+    What is wrong with it is told by the command: help, and the commands that are there to tell it, work all the same.
+    """
+    call = ctx.obj if isinstance(ctx.obj, _Call) else _Call(())
+    if call.asks_for_help:
+        return given
+    ctx.obj = call
+    try:
+        path = find(str(given) if given else None, os.environ)
+        if path is not None:
+            known = keys(app)
+            configuration = Configuration(read(path, known), known)
+            environment.use(configuration)
+            ctx.default_map = configuration.defaults()
+    except ConfigError as fault:
+        call.fault = fault
+    return given
+
+
 @app.callback()
 def options(
+    ctx: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            envvar="TAILRACE_CONFIG",
+            metavar="FILE",
+            is_eager=True,  # what it says are the defaults of all other options
+            callback=_configure,
+            help="The configuration file.",
+            show_default="./tailrace.toml, ~/.config/tailrace/tailrace.toml or /etc/tailrace/tailrace.toml",
+        ),
+    ] = None,
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for everything.")
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            min=0,
+            envvar="TAILRACE_VERBOSE",
+            help="Say more; twice for everything.",
+        ),
+        Setting("log.verbose"),
     ] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
     log_format: LogFormatOption = LogFormat.console,
@@ -96,6 +157,8 @@ def options(
     ] = False,
 ) -> None:
     """Sets up logging for every command."""
+    if isinstance(ctx.obj, _Call) and ctx.obj.fault is not None and ctx.invoked_subcommand != "config":
+        raise ctx.obj.fault
     level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     set_up(level, log_format, libraries_too=verbose >= 2)
 
@@ -104,10 +167,19 @@ def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code. Our own errors become one sentence on stderr."""
     # Until a command has handlers of its own, SIGTERM unwinds like Ctrl-C instead of cutting off.
     signal.signal(signal.SIGTERM, _terminated)
+    context = copy_context()
+    if any(re.search(r"\w+://[^/\s:@]*:\S+@", argument) for argument in arguments):
+        say(
+            "tailrace: a password stands in the command line, where every user of this machine can read it: "
+            "put it into a file and name that in TAILRACE_CLICKHOUSE_PASSWORD_FILE",
+            logging.WARNING,
+        )
     try:
-        result: Any = app(args=list(arguments), standalone_mode=False)
+        result: Any = context.run(
+            app, args=_config_first(arguments), standalone_mode=False, obj=_Call(arguments)
+        )
     except TailraceError as error:
-        return _report(error)
+        return _report(error, context.run(environment.current))
     except typer.Abort:
         return INTERRUPTED
     except KeyboardInterrupt:
@@ -119,6 +191,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         return _usage_or_raise(exc)
     return result if isinstance(result, int) else OK
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """`--config` is read before the command, wherever it was written."""
+    rest = list(arguments)
+    end = rest.index("--") if "--" in rest else len(rest)
+    for at, word in enumerate(rest[:end]):
+        words = 2 if word == "--config" else 1 if word.startswith("--config=") else 0
+        if words:
+            return rest[at : at + words] + rest[:at] + rest[at + words :]
+    return rest
 
 
 def _terminated(*_: object) -> NoReturn:
@@ -135,8 +218,10 @@ def _usage_or_raise(exc: Exception) -> int:
     return code
 
 
-def _report(error: TailraceError) -> int:
+def _report(error: TailraceError, configuration: Configuration | None) -> int:
     say(f"tailrace: {error}", logging.ERROR)
+    if isinstance(error, ConfigError) and configuration is not None:
+        say(f"tailrace: settings of {configuration.file.path} are in use; `tailrace config show` says which")
     if isinstance(error, SliceError):
         print(caret(error.text, error.column), file=sys.stderr)
     if isinstance(error, NotFound):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +65,14 @@ def _names(ctx: Any) -> list[str]:
 
 def _asked(ctx: Any, ask: Any) -> Any:
     """The answer of an explorer that gives up after a second."""
-    from tailrace.cli.defaults import default_dsn
+    from tailrace.cli.defaults import database
+    from tailrace.cli.environment import environment
     from tailrace.explorer import Explorer
-    from tailrace.schemas.clickhouse.connection import Dsn, connect
+    from tailrace.schemas.clickhouse.connection import connect
 
-    given = ctx.params.get("clickhouse") or os.environ.get("TAILRACE_CLICKHOUSE") or default_dsn()
-    project = ctx.params.get("project") or os.environ.get("TAILRACE_PROJECT") or None
-    client = connect(Dsn.parse(given), timeout=_SECONDS)
+    given = ctx.params.get("clickhouse") or environment().get("TAILRACE_CLICKHOUSE", "")
+    project = ctx.params.get("project") or environment().get("TAILRACE_PROJECT") or None
+    client = connect(database(given), timeout=_SECONDS)
     try:
         explorer: Explorer = Explorer(client, max_seconds=_SECONDS)
         return ask(explorer, project)

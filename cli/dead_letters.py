@@ -20,6 +20,7 @@ from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, ReportFormat
 from tailrace.cli.progress import size
 from tailrace.cli.reading import period
 from tailrace.cli.render import Column, print_json, print_line, print_table, visible
+from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ Project = Annotated[
         metavar="PROJECT",
         help="Only with this project_id in their bytes; what names none is left out.",
     ),
+    Setting("read.project"),
 ]
 Since = Annotated[
     str | None,
@@ -276,13 +278,13 @@ def export(
 @contextmanager
 def _opened(clickhouse: str) -> Iterator[tuple[DeadLetters, Any]]:
     try:
-        from tailrace.cli.defaults import default_dsn
+        from tailrace.cli.defaults import database
         from tailrace.explorer.dead_letters import DeadLetters
-        from tailrace.schemas.clickhouse.connection import Dsn, connect
+        from tailrace.schemas.clickhouse.connection import connect
         from tailrace.schemas.clickhouse.migrate import require_current
     except ModuleNotFoundError as exc:
         raise ConfigError(f"reading needs {exc.name}: pip install 'tailrace[explorer]'") from exc
-    client = connect(Dsn.parse(clickhouse or default_dsn()))
+    client = connect(database(clickhouse))
     try:
         require_current(client)
         yield DeadLetters(client), client

@@ -16,6 +16,7 @@ SLICE = "client==bigshot_client"
 
 
 def demo(
+    ctx: typer.Context,
     requests: Annotated[
         int, typer.Option(min=1, help="How many requests the sample service answers.")
     ] = 30_000,
@@ -53,7 +54,7 @@ def demo(
 
     _title("Its log file becomes rows")
     _run(f"tailrace up --once --clickhouse {dsn} {log}")
-    up([str(log)], clickhouse=dsn, once=True, format=ReportFormat.table)
+    up(ctx, [str(log)], clickhouse=dsn, once=True, format=ReportFormat.table)
 
     _title("Which client is slow, and since when?")
     _run(f"tailrace slice '' --by client --metric prediction_time_ms --clickhouse {dsn}")

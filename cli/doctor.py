@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailrace.cli.defaults import database
+from tailrace.cli.environment import environment
 from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.render import print_json, print_line
 from tailrace.schemas.diagnosis import Check, Status, fail, ok, warn
@@ -109,7 +110,7 @@ async def _kafka(kafka: str, topic: str, group: str, max_line_bytes: int) -> lis
     from tailrace.shipper.doctor import examine_topics
     from tailrace.shipper.settings import KafkaSettings
 
-    connection = KafkaConnection.from_environ(kafka, os.environ)
+    connection = KafkaConnection.from_environ(kafka, environment())
     checks = await examine_topics(KafkaSettings(connection, topic), max_line_bytes)
     if checks[0].status is Status.FAIL:
         return checks
@@ -118,6 +119,5 @@ async def _kafka(kafka: str, topic: str, group: str, max_line_bytes: int) -> lis
 
 def _clickhouse(clickhouse: str) -> list[Check]:
     from tailrace.ingestor.doctor import examine_tables
-    from tailrace.schemas.clickhouse.connection import Dsn
 
-    return examine_tables(Dsn.parse(clickhouse))
+    return examine_tables(database(clickhouse))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
+from tailrace.cli.defaults import database
+from tailrace.cli.environment import environment
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving, worker_address
@@ -46,7 +47,7 @@ def ingest(
         ),
     ] = 0.5,
     batch_rows: Annotated[
-        int, typer.Option(envvar="TAILRACE_BATCH_ROWS", help="Lines in one insert at most.")
+        int, typer.Option(envvar="TAILRACE_BATCH_ROWS", min=1, help="Lines in one insert at most.")
     ] = 100_000,
     session_timeout: Annotated[
         float,
@@ -72,10 +73,7 @@ def ingest(
 
         tailrace ingest --kafka broker:9092 --clickhouse chdb:///var/lib/tailrace --once --format json
     """
-    from tailrace.cli.defaults import default_dsn
-    from tailrace.schemas.clickhouse.connection import Dsn
-
-    dsn = Dsn.parse(clickhouse or default_dsn())
+    dsn = database(clickhouse)
     if workers > 1:
         if dsn.embedded:
             raise ConfigError("chDB allows one process a directory: use --workers 1, or a ClickHouse server")
@@ -92,7 +90,7 @@ def ingest(
         limits=BatchLimits(rows=batch_rows, seconds=batch_seconds),
         session_timeout=session_timeout,
     )
-    kafka_connection = KafkaConnection.from_environ(kafka, os.environ)
+    kafka_connection = KafkaConnection.from_environ(kafka, environment())
     stats, seconds = asyncio.run(_ingest(kafka_connection, dsn, settings, max_dead_letters, metrics_address))
     report(stats, seconds, format)
     if once:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tailrace.cli.setting import Setting
+
 _CONSOLE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # clickhouse_connect gives urllib3 a level of its own, so its logger is named too.
 _LIBRARIES = ("aiokafka", "clickhouse_connect", "urllib3", "urllib3.connectionpool", "asyncio", "aiohttp")
@@ -31,6 +33,7 @@ LogFormatOption = Annotated[
         envvar="TAILRACE_LOG_FORMAT",
         help="`json` makes every line on stderr a document with ts, level, logger and message, for log collectors.",
     ),
+    Setting("log.format"),
 ]
 
 
@@ -74,6 +77,8 @@ def set_up(level: int, format: LogFormat, libraries_too: bool) -> None:
     logging.basicConfig(level=level, handlers=[handler])
     for library in _LIBRARIES:
         logging.getLogger(library).setLevel(logging.DEBUG if libraries_too else logging.CRITICAL)
+    # It tells of every request with all that is in it, passwords too.
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO if libraries_too else logging.CRITICAL)
 
 
 def say(text: str, level: int = logging.INFO) -> None:

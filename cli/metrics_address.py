@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tailrace.cli.logs import say
+from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ MetricsAddress = Annotated[
         help=f"Serve /metrics for Prometheus, /livez, /readyz and /healthz there, for example at {USUAL}. Paths of "
         "files and names of topics can be read by whoever reaches it: beyond loopback only in a trusted network.",
     ),
+    Setting("metrics.address"),
 ]
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from tailrace.cli.defaults import default_dsn
+from tailrace.cli.defaults import database
 from tailrace.cli.options import ClickHouse
+from tailrace.cli.setting import Setting
 
 
 def migrate(
@@ -15,8 +16,11 @@ def migrate(
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Create on every replica of this cluster, with Replicated engines."
+            envvar="TAILRACE_CLUSTER",
+            metavar="NAME",
+            help="Create on every replica of this cluster, with Replicated engines.",
         ),
+        Setting("clickhouse.cluster"),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Print the SQL instead of running it.")] = False,
 ) -> None:
@@ -34,7 +38,7 @@ def migrate(
     if print_only:
         typer.echo(migrations.script(cluster), nl=False)
         return
-    dsn = connection.Dsn.parse(clickhouse or default_dsn())
+    dsn = database(clickhouse)
     client = connection.connect(dsn, create_database=True)
     try:
         done = migrations.migrate(client, cluster)

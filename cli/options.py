@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tailrace.cli.setting import Setting
+
 ClickHouse = Annotated[
     str,
     typer.Option(
@@ -16,6 +18,7 @@ ClickHouse = Annotated[
         help="`chdb:///DIRECTORY` (embedded) or `clickhouse://user@host:8123/db?secure=true`. A password may also stand in "
         "TAILRACE_CLICKHOUSE_PASSWORD or in the file that TAILRACE_CLICKHOUSE_PASSWORD_FILE names.",
     ),
+    Setting("clickhouse.dsn"),
 ]
 
 Kafka = Annotated[
@@ -25,15 +28,17 @@ Kafka = Annotated[
         metavar="HOST:PORT,…",
         help="Some brokers. TLS and SASL: TAILRACE_KAFKA_SECURITY_PROTOCOL, …_SASL_MECHANISM, …_USERNAME, …_PASSWORD_FILE, …_CA_FILE.",
     ),
+    Setting("kafka.brokers"),
 ]
 
-Topic = Annotated[str, typer.Option(envvar="TAILRACE_TOPIC", help="Kafka topic.")]
+Topic = Annotated[str, typer.Option(envvar="TAILRACE_TOPIC", help="Kafka topic."), Setting("kafka.topic")]
 
 Group = Annotated[
     str,
     typer.Option(
         envvar="TAILRACE_GROUP", help="Consumer group of the ingestor; its offsets are the progress."
     ),
+    Setting("kafka.group"),
 ]
 
 MaxLineBytes = Annotated[
@@ -43,11 +48,13 @@ MaxLineBytes = Annotated[
         min=1024,
         help="A longer line becomes a dead letter, kept by its head.",
     ),
+    Setting("limits.max_line_bytes"),
 ]
 
 Paths = Annotated[
     list[str],
     typer.Argument(
+        envvar="TAILRACE_PATHS",
         metavar="PATH…",
         help="Log files, directories or patterns such as '/var/log/app/**/*.log'; files that appear later are found too.",
     ),
@@ -59,6 +66,26 @@ PollOnly = Annotated[
         "--poll-only",
         envvar="TAILRACE_POLL_ONLY",
         help="Expect no file system events (NFS, some containers' mounts).",
+    ),
+]
+
+FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links",
+        envvar="TAILRACE_FOLLOW_LINKS",
+        help="Follow symbolic links also where they lead out of the directories that are named.",
+    ),
+]
+
+LogRate = Annotated[
+    int,
+    typer.Option(
+        envvar="TAILRACE_LOG_RATE",
+        metavar="BYTES",
+        min=0,
+        help="Bytes a second at which one log is read at most, so that a noisy one does not keep the others waiting; what is over "
+        "it stays in the file meanwhile. 0 for no limit.",
     ),
 ]
 
@@ -75,4 +102,5 @@ class ReportFormat(StrEnum):
 Format = Annotated[
     ReportFormat,
     typer.Option("--format", envvar="TAILRACE_FORMAT", help="`json` prints one document for scripts."),
+    Setting("report.format"),
 ]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tailrace.cli.defaults import default_dsn
+from tailrace.cli.defaults import database
 from tailrace.cli.render import OutputFormat
+from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Project = Annotated[
     str | None,
     typer.Option(envvar="TAILRACE_PROJECT", metavar="PROJECT", help="Only this project; all by default."),
+    Setting("read.project"),
 ]
 Since = Annotated[
     str | None,
@@ -56,13 +58,13 @@ def opened(clickhouse: str, *slices: str) -> Iterator[Explorer]:
     """
     try:
         from tailrace.explorer import Explorer, parse_slice
-        from tailrace.schemas.clickhouse.connection import Dsn, connect
+        from tailrace.schemas.clickhouse.connection import connect
         from tailrace.schemas.clickhouse.migrate import require_current
     except ModuleNotFoundError as exc:
         raise ConfigError(f"reading needs {exc.name}: pip install 'tailrace[explorer]'") from exc
     for text in slices:
         parse_slice(text)
-    client = connect(Dsn.parse(clickhouse or default_dsn()))
+    client = connect(database(clickhouse))
     try:
         require_current(client)
         yield Explorer(client)

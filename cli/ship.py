@@ -12,10 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from tailrace.cli.environment import environment
 from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving
-from tailrace.cli.options import Format, Kafka, MaxLineBytes, Once, Paths, PollOnly, ReportFormat, Topic
+from tailrace.cli.options import (
+    FollowLinks,
+    Format,
+    Kafka,
+    LogRate,
+    MaxLineBytes,
+    Once,
+    Paths,
+    PollOnly,
+    ReportFormat,
+    Topic,
+)
 from tailrace.cli.progress import rate, shown_while, size
+from tailrace.cli.reload import hold_hangup, reloaded_by_hangup
 from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import ConfigError
 
@@ -33,6 +46,7 @@ class DeliveryOption(StrEnum):
 
 
 def ship(
+    ctx: typer.Context,
     paths: Paths,
     kafka: Kafka = "",
     topic: Topic = "tailrace",
@@ -65,7 +79,7 @@ def ship(
         str, typer.Option(envvar="TAILRACE_COMPRESSION", help="none, gzip, snappy, lz4 or zstd.")
     ] = "zstd",
     partitions: Annotated[
-        int, typer.Option(envvar="TAILRACE_PARTITIONS", help="Of the topic, when it has to be made.")
+        int, typer.Option(envvar="TAILRACE_PARTITIONS", min=1, help="Of the topic, when it has to be made.")
     ] = 6,
     create_topics: Annotated[
         bool, typer.Option(envvar="TAILRACE_CREATE_TOPICS", help="Make topics that are absent.")
@@ -74,6 +88,8 @@ def ship(
         int,
         typer.Option(
             envvar="TAILRACE_MESSAGE_BYTES",
+            min=0,
+            max=1 << 20,
             help="Lines that follow on one another share a Kafka message up to this size; 0 gives each line its own.",
         ),
     ] = 64 * 1024,
@@ -85,13 +101,16 @@ def ship(
         ),
     ] = 10.0,
     poll_only: PollOnly = False,
+    follow_links: FollowLinks = False,
+    log_rate: LogRate = 0,
     metrics_address: MetricsAddress = "",
     format: Format = ReportFormat.table,
 ) -> None:
     """Ship the lines of log files to Kafka, each exactly once.
 
     Follows the files until SIGTERM or Ctrl-C, over rotation and restarts of either side, and holds its place while
-    Kafka is away. With --once it ships what is there, and the exit code is 1 when bytes were lost for sure.
+    Kafka is away. Paths may stand in the configuration file: SIGHUP reads them anew. With --once it ships what is
+    there, and the exit code is 1 when bytes were lost for sure.
 
     Examples:
 
@@ -99,6 +118,7 @@ def ship(
 
         tailrace ship 'logs/**/*.log' --kafka kafka:9092 --once --format json
     """
+    hold_hangup(once=once)
     settings = _settings(
         {
             "paths": paths,
@@ -114,10 +134,12 @@ def ship(
             "max_line_bytes": max_line_bytes,
             "idle_seconds": idle_seconds,
             "poll_only": poll_only,
+            "follow_links": follow_links,
+            "log_rate": log_rate,
         },
         kafka,
     )
-    stats = asyncio.run(_ship(settings, metrics_address))
+    stats = asyncio.run(_ship(ctx, settings, metrics_address))
     if format is ReportFormat.json:
         report = {
             **stats.report(),
@@ -140,16 +162,20 @@ def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
     from tailrace.schemas.kafka import KafkaConnection
     from tailrace.shipper.settings import ShipperSettings
 
-    return ShipperSettings.from_mapping(values, KafkaConnection.from_environ(brokers, os.environ))
+    return ShipperSettings.from_mapping(values, KafkaConnection.from_environ(brokers, environment()))
 
 
-async def _ship(settings: ShipperSettings, metrics_address: str) -> Stats:
+async def _ship(ctx: typer.Context, settings: ShipperSettings, metrics_address: str) -> Stats:
     from tailrace.shipper.metrics import ShipperObserved
     from tailrace.shipper.run import Shipper
 
     delivery = _delivery(settings)
     shipper: Shipper[Any] = Shipper(settings, delivery.delivery)
-    async with serving(metrics_address) as observed, stopped_by_signals(shipper.stop):
+    async with (
+        serving(metrics_address) as observed,
+        reloaded_by_hangup(ctx, shipper.follow, once=settings.once),
+        stopped_by_signals(shipper.stop),
+    ):
         observed.append(ShipperObserved(shipper, settings, delivery.writer))
         await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
     return shipper.stats

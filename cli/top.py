@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailrace.cli.environment import environment
 from tailrace.cli.metrics_address import USUAL, VARIABLE, parse_address
 from tailrace.cli.options import Format, ReportFormat
 from tailrace.cli.progress import size
@@ -56,7 +56,7 @@ def top(
 
         tailrace top shop-1:9464 --once --format json
     """
-    wanted = addresses or [os.environ.get(VARIABLE) or USUAL]
+    wanted = addresses or [environment().get(VARIABLE) or USUAL]
     for address in wanted:
         parse_address(address)
     watcher = _Watcher(wanted)

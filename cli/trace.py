@@ -25,6 +25,7 @@ from tailrace.cli.render import (
     print_table,
     seconds,
 )
+from tailrace.cli.setting import Setting
 from tailrace.schemas.timestamps import iso_text
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def object_command(
             help="Where the files of objects lie that were too large for the log: a directory of logs, or a copy of a "
             "folder LOG.objects. The place that the service wrote to is tried as well.",
         ),
+        Setting("read.objects_dir"),
     ] = None,
     clickhouse: ClickHouse = "",
     project: Project = None,

@@ -59,6 +59,7 @@ class Shipper(Generic[P]):
         self._flying_bytes = 0
         self._following = False
         self._tailer: Tailer | None = None
+        self._paths = self._looked_at = settings.paths
         self._acknowledged: dict[str, int] = {}
         self._last_scan = float("-inf")
         self._scan_cost = 0.0
@@ -81,6 +82,14 @@ class Shipper(Generic[P]):
     def stop(self) -> None:
         """Finish the batch in flight and return from `run`; call it in the loop's thread, as often as you like."""
         self._stopping.set()
+
+    def follow(self, paths: tuple[str, ...]) -> None:
+        """Other paths than those of the settings from now on; call it in the loop's thread, as often as you like.
+
+        Of files that no path leads to any more, what they held when this was called is still delivered, perhaps with what
+        was written right after. Their states are kept, so a path that is given again later goes on where it was.
+        """
+        self._paths = paths
 
     async def run(self) -> Stats:
         """Ship until `stop`, or with `once` until everything that was there is delivered.
@@ -143,9 +152,9 @@ class Shipper(Generic[P]):
         self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)), began)
 
     async def _follow(self, tailer: Tailer, started: float) -> None:
-        directories = watched_directories(self._settings.paths)
+        watched = self._paths
         self._following = True
-        with Watch(directories, poll_only=self._settings.poll_only) as watch:
+        with Watch(watched_directories(watched), poll_only=self._settings.poll_only) as watch:
             last_small, last_begun = False, float("-inf")
             while not self._stopping.is_set():
                 if last_small:
@@ -154,6 +163,9 @@ class Shipper(Generic[P]):
                     await self._pause(last_begun + self._settings.linger_seconds - time.monotonic())
                 changed = watch.take()
                 read = await asyncio.to_thread(self._read, tailer, changed)
+                if watched != self._looked_at:
+                    watched = self._looked_at
+                    watch.move(watched_directories(watched))
                 if read is None:
                     await self._landed(tailer, watch, started)
                     self._report(tailer, started)
@@ -186,6 +198,9 @@ class Shipper(Generic[P]):
 
     def _look(self, tailer: Tailer, changed: bool, now: float) -> None:
         """See which files there are, if it is time, and how long they are; runs in a thread."""
+        if (paths := self._paths) != self._looked_at:
+            tailer.follow(paths, now)
+            self._looked_at = paths
         clock = time.monotonic()
         # However many paths there are, looking takes a tenth of the time at most.
         pause = max(self._settings.poll_seconds, 10 * self._scan_cost)
@@ -252,6 +267,7 @@ class Shipper(Generic[P]):
         now = time.monotonic()
         self.stats.files = tailer.count
         self.stats.lag_bytes = tailer.lag + self._flying_bytes
+        self.stats.held_back = tailer.held_back(time.time())
         self.stats.lost = tailer.losses
         self.stats.seconds = now - started
         if not self.stats.lag_bytes:

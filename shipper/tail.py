@@ -37,6 +37,7 @@ from tailrace.shipper.identity import (
     may_continue,
 )
 from tailrace.shipper.lines import HEAD_BYTES, Joined, Overlong, Unfinished, Whole, cut, last_line
+from tailrace.shipper.rate import Allowances
 from tailrace.shipper.settings import ShipperSettings
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class TailedFile:
 
     def __init__(self, file_id: str, sight: Sight, descriptor: int | None) -> None:
         self.id = file_id
-        self.path = sight.path
+        self.path = self.log = sight.path  # renamed, it is still the same log
         self.device = sight.device
         self.inode = sight.inode
         self.descriptor = descriptor
@@ -109,6 +110,7 @@ class TailedFile:
         self.grown = sight.modified
         self.modified = sight.modified
         self.gone: float | None = None  # since when no path leads to it
+        self.leaving: int | None = None  # nobody wants it any more, from this position on
         self.renamed = False
 
     @property
@@ -218,6 +220,9 @@ class Tailer:
         self.losses: Counter[Loss] = Counter()
         self._told: Counter[Loss] = Counter()  # of them, what a step has said
         self._settings = settings
+        self._paths = settings.paths
+        self._outside: frozenset[discover.Outside] = frozenset()
+        self._allowances = Allowances(settings.log_rate)
         self._ignore = tuple(ignore)
         self._new_id = new_id
         self._files: dict[tuple[int, int], TailedFile] = {}
@@ -236,7 +241,7 @@ class Tailer:
 
     def scan(self, now: float) -> None:
         """Look which files there are, and which of them are which."""
-        seen = discover.sights(self._settings.paths, self._ignore)
+        seen = self._look(self._paths)
         present = {sight.key: sight for sight in seen}
         self._let_go_of_paths(present, now)
         unknown = [sight for sight in seen if not self._is_known(sight, now)]
@@ -246,8 +251,42 @@ class Tailer:
             self._meet(sight, now)
         self._give_up_orphans(now)
         self._close_idle(now)
+        self._allowances.forget_idle(now)
         if self._settings.once and self._goal is None:
             self._goal = {file.id: file.size for file in self._all()}
+
+    def _look(self, paths: Sequence[str]) -> list[Sight]:
+        seen, outside = discover.look(paths, self._ignore, self._settings.follow_links)
+        for each in outside:
+            if each not in self._outside:
+                log.warning(
+                    "%s is not followed: it leads to %s, outside of the directory that was named (--follow-links allows that)",
+                    *each,
+                )
+        self._outside = frozenset(outside)
+        return seen
+
+    def follow(self, paths: tuple[str, ...], now: float) -> None:
+        """Other paths from now on.
+
+        Of a file that none of them leads to, what it holds now is still given out, perhaps with what is written meanwhile.
+        Then it is closed, and its state is kept: under a path that leads to it again it goes on there.
+        """
+        self.poll(now)
+        self.scan(now)
+        wanted = {sight.key for sight in self._look(paths)}
+        # Looked at once more, and afterwards: a file that is in neither was rotated just now, and its writer may not
+        # have left it yet.
+        unwanted = {sight.key for sight in self._look(self._paths)} - wanted
+        self._paths = paths
+        log.info("the paths are %s now", ", ".join(paths))
+        for key in unwanted & self._files.keys():
+            file = self._files.pop(key)
+            file.gone, file.leaving = now, file.size
+            self._gone.append(file)
+            if file.descriptor is None:
+                self._let_rest(file, now)
+        self.scan(now)
 
     def poll(self, now: float) -> None:
         """Ask the open files for their sizes."""
@@ -262,11 +301,9 @@ class Tailer:
 
     def _check(self, file: TailedFile, size: int, now: float) -> None:
         """The open file has another size, or was written to: is it still what we read?"""
-        if size < file.position:
-            self._start_over(file, Case.TRUNCATED, size, now)
-            return
-        if not file.holds_tail():
-            self._start_over(file, Case.REPLACED, size, now)
+        if size < file.position or not file.holds_tail():
+            case = Case.TRUNCATED if size < file.position else Case.REPLACED
+            self._start_over(file, case, size, now)
             return
         if size < file.position + file.scanned:
             file.scanned = 0  # only the unfinished line was cut: look at what stands there now
@@ -299,7 +336,8 @@ class Tailer:
         for file in self._gone:
             if file.key == sight.key:  # renamed out of sight, and back
                 self._gone.remove(file)
-                file.gone, file.path, file.renamed = None, sight.path, True
+                file.renamed = file.renamed or file.leaving is None
+                file.gone, file.leaving, file.path = None, None, sight.path
                 self._files[sight.key] = file
                 return True
         for state in sorted(self._waiting.pop(sight.key, ()), key=lambda s: -s.position):
@@ -422,7 +460,8 @@ class Tailer:
 
     def _open(self, file_id: str, sight: Sight) -> TailedFile | None:
         try:
-            descriptor = os.open(sight.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without waiting: somebody may have put a pipe there since we looked.
+            descriptor = os.open(sight.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as exc:
             if exc.errno not in (errno.ENOENT, errno.ESTALE):
                 log.warning("%s cannot be opened now: %s", sight.path, exc.strerror)
@@ -449,6 +488,10 @@ class Tailer:
 
     def _start_over(self, file: TailedFile, case: Case, size: int, now: float) -> None:
         """The content that we read is gone: what is there now is another file, read from its beginning."""
+        if file.leaving is not None:
+            # No path leads to what is there now, nor to a copy: both are seen to when one does.
+            self._let_rest(file, now)
+            return
         origin = {"stream": f"file:{file.id}", "offset": file.position}
         log.info("%s was %s at byte %d", file.path, case, file.position, extra=origin)
         self._orphans[file.id] = _Orphan(file.state(now), case, file.lag, now)
@@ -458,6 +501,12 @@ class Tailer:
         file.size, file.grown = size, now
         if self._goal is not None:
             self._goal[file.id] = size
+
+    def _let_rest(self, file: TailedFile, now: float) -> None:
+        if file.leaving is not None:
+            log.info("%s is not followed any more, from byte %d on", file.path, file.position)
+        self._gone.remove(file)
+        self._unfollow(file, now)
 
     def _unfollow(self, file: TailedFile, now: float) -> None:
         """Nothing more is read from it under this descriptor."""
@@ -487,6 +536,9 @@ class Tailer:
         while self._turn and idle < len(self._turn) and size < limit and lines < self._settings.batch_lines:
             file = self._turn[0]
             self._turn.rotate(-1)
+            if not self._allowances.allows(file.log, now):
+                idle += 1
+                continue
             scanned = file.scanned
             try:
                 chunk = self._next_chunk(file, now)
@@ -494,9 +546,11 @@ class Tailer:
                 self._start_over(file, Case.REPLACED, file.status().st_size, now)
                 continue
             if chunk is None:
+                self._allowances.spend(file.log, max(0, file.scanned - scanned), now)
                 idle = 0 if file.scanned > scanned else idle + 1
                 continue
             idle = 0
+            self._allowances.spend(file.log, max(0, chunk.end - chunk.start - scanned), now)
             found.setdefault(file.id, []).append(chunk)
             states[file.id] = file
             size += chunk.end - chunk.start
@@ -568,7 +622,7 @@ class Tailer:
     def _last_line_is_complete(self, file: TailedFile, now: float) -> bool:
         if self._settings.once:
             return True
-        left = file.gone is not None or file.renamed
+        left = (file.gone is not None and file.leaving is None) or file.renamed
         patience = self._settings.rotated_seconds if left else self._settings.idle_seconds
         return now - max(file.grown, file.gone or 0.0) >= patience
 
@@ -583,12 +637,16 @@ class Tailer:
     def _retire(self, now: float) -> None:
         """Let go of files that nobody can write to any more, or that nobody did for long enough."""
         for file in list(self._gone):
+            if file.leaving is not None:
+                # An unfinished line stays where it is: its writer may be in the middle of it.
+                if file.position + file.scanned >= min(file.leaving, file.size):
+                    self._let_rest(file, now)
+                continue
             if file.lag:
                 continue
             quiet = now - max(file.grown, file.gone or 0.0) >= self._settings.rotated_seconds
             if quiet or self._settings.once:
-                self._gone.remove(file)
-                self._unfollow(file, now)
+                self._let_rest(file, now)
         alive = {id(file) for file in self._all()}
         if len(alive) != len(self._turn):
             self._turn = deque(file for file in self._turn if id(file) in alive)
@@ -603,6 +661,11 @@ class Tailer:
     def sizes(self) -> list[tuple[str, str, int]]:
         """Id, path and size of every file that is followed. May be called while another thread reads or looks."""
         return [(file.id, file.path, file.size) for file in self._all()]
+
+    def held_back(self, now: float) -> int:
+        """How many files wait for their allowance, with lines that could be read."""
+        waiting = self._allowances.held_back(now)
+        return sum(file.log in waiting and file.unread > 0 for file in self._all()) if waiting else 0
 
     @property
     def count(self) -> int:

@@ -55,8 +55,20 @@ class Watch:
         self._changed = asyncio.Event()
 
     def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def move(self, directories: Mapping[str, bool]) -> None:
+        """Other directories from now on. Whoever waits looks again: what changed meanwhile may not be told."""
+        before, self._observer = self._observer, None
+        self._directories = dict(directories)
+        self._start()
+        self.wake()
+        _stop(before)
+
+    def _start(self) -> None:
         if self._poll_only or not self._directories:
-            return self
+            return
         observer = Observer()
         handler = _Wake(asyncio.get_running_loop(), self._changed)
         try:
@@ -65,17 +77,14 @@ class Watch:
             observer.start()
         except OSError as exc:
             log.warning("no file events (%s): looking every poll interval instead", exc)
-            return self
+            return
         self._observer = observer
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(timeout=5)
-            self._observer = None
+        _stop(self._observer)
+        self._observer = None
 
     def wake(self) -> None:
         """Make a waiter look now."""
@@ -92,6 +101,12 @@ class Watch:
         changed = self._changed.is_set()
         self._changed.clear()
         return changed
+
+
+def _stop(observer: BaseObserver | None) -> None:
+    if observer is not None:
+        observer.stop()
+        observer.join(timeout=5)
 
 
 class _Wake(FileSystemEventHandler):

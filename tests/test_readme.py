@@ -19,7 +19,10 @@ from tailrace.cli.app import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", ROOT / "fluent-bit" / "README.md"]
 PAGES += [ROOT / "shipper" / "EXACTLY_ONCE.md", ROOT / "ingestor" / "EXACTLY_ONCE.md"]
-PAGES += [ROOT / "deploy" / name for name in ("CAPACITY.md", "METRICS.md", "RUNBOOK.md")]
+PAGES += [
+    ROOT / "deploy" / name
+    for name in ("CAPACITY.md", "CONFIGURATION.md", "METRICS.md", "RUNBOOK.md", "SECURITY.md")
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -124,6 +127,7 @@ def test_every_variable_of_the_readme_is_read_somewhere() -> None:
     }
     sources = "".join(path.read_text() for room in ("schemas", "cli") for path in (ROOT / room).rglob("*.py"))
     read = set(re.findall(r'"(TAILRACE_[A-Z_]+)"', sources))
+    read |= {f"{name}_FILE" for name in read}
     read |= {f"TAILRACE_KAFKA_{name}" for name in re.findall(r'setting\("([A-Z_]+)"', sources)}
     assert named - options - read == set()
 

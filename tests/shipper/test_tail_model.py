@@ -6,8 +6,11 @@ import itertools
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,7 +19,8 @@ from tailrace.shipper.identity import FileState
 from tailrace.shipper.settings import ShipperSettings
 from tailrace.shipper.tail import Batch, Tailer
 
-LOGS = st.sampled_from(["a.log", "b.log"])
+LOG_NAMES = ("a.log", "b.log")
+LOGS = st.sampled_from(LOG_NAMES)
 KEEP = 4
 IDLE_SECONDS = 1e6
 ROTATED_SECONDS = 10.0
@@ -24,13 +28,14 @@ ROTATED_SECONDS = 10.0
 
 class TailModel(RuleBasedStateMachine):
     """Every line that was ever written is delivered exactly once, each file's lines in their order, whatever
-    the writer does with its files and whenever the shipper dies before or after a batch is acknowledged."""
+    the writer does with its files, whenever the shipper dies before or after a batch is acknowledged, and whichever
+    paths are taken away for a while."""
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="tail-model-"))
         self.settings = ShipperSettings(
-            paths=(str(self.directory / "*.log*"),),
+            paths=self._patterns(LOG_NAMES),
             chunk_bytes=64,
             batch_bytes=200,
             max_line_bytes=1024,
@@ -48,14 +53,20 @@ class TailModel(RuleBasedStateMachine):
         self.states: dict[str, FileState] = {}
         self.generation: dict[str, int] = {"a.log": 0, "b.log": 0}
         self.unlinked = False
+        self.followed = set(LOG_NAMES)
         self.tailer = self._new_tailer()
+
+    def _patterns(self, logs: Iterable[str]) -> tuple[str, ...]:
+        """Of some logs, and one that no file has ever matched: there is always a path."""
+        return tuple(str(self.directory / f"{log}*") for log in (*sorted(logs), "other"))
 
     @property
     def now(self) -> float:
         return time.time() + self.skew
 
     def _new_tailer(self) -> Tailer:
-        return Tailer(self.settings, self.states.values(), self.now)
+        now_followed = replace(self.settings, paths=self._patterns(self.followed))
+        return Tailer(now_followed, self.states.values(), self.now)
 
     def _path(self, log: str, number: int = 0) -> Path:
         return self.directory / (f"{log}.{number}" if number else log)
@@ -94,6 +105,7 @@ class TailModel(RuleBasedStateMachine):
 
     def _shift(self, log: str) -> None:
         if self._path(log, KEEP).exists():
+            self._follow({*self.followed, log})
             self.look()  # what nobody ever saw cannot be read after it is deleted
             self._path(log, KEEP).unlink()
             self.unlinked = True
@@ -131,6 +143,7 @@ class TailModel(RuleBasedStateMachine):
     @rule(log=LOGS)
     def delete(self, log: str) -> None:
         if self._path(log).exists():
+            self._follow({*self.followed, log})
             self.look()
             self._path(log).unlink()
             self.unlinked = True
@@ -175,6 +188,48 @@ class TailModel(RuleBasedStateMachine):
         self.tailer.close()
         self.tailer = self._new_tailer()
         self.look()
+
+    @precondition(lambda self: self.followed)
+    @rule()
+    def take_a_path_away(self) -> None:
+        """What its files hold is delivered."""
+        log = max(self.followed)
+        whole = {line for line in self.written if line.startswith(f"{log}/")}
+        self._follow(self.followed - {log})
+        self._drain()
+        if not self.unlinked:
+            waits = whole - set(self.delivered) - self._unterminated()
+            assert not waits, sorted(line[:40] for line in waits)
+
+    @rule(log=LOGS)
+    def take_a_path_away_before_it_is_read(self, log: str) -> None:
+        self._follow(self.followed - {log})
+
+    @rule(log=LOGS)
+    def give_a_path_again(self, log: str) -> None:
+        self._follow({*self.followed, log})
+
+    @precondition(lambda self: len(self.followed) < len(LOG_NAMES))
+    @rule(size=st.sampled_from([0, 63, 2000]))
+    def write_where_nobody_reads(self, size: int) -> None:
+        """Nothing of it is delivered."""
+        log = min(set(LOG_NAMES) - self.followed)
+        self._drain()
+        before = [line for line in self.delivered if line.startswith(f"{log}/")]
+        self.append(log, [size])
+        self.look()
+        self._drain()
+        assert before == [line for line in self.delivered if line.startswith(f"{log}/")]
+
+    def _follow(self, logs: set[str]) -> None:
+        if logs != self.followed:
+            self.followed = logs
+            self.tailer.follow(self._patterns(logs), self.now)
+
+    def _unterminated(self) -> set[str]:
+        """Last lines of files that were left in the middle of one."""
+        texts = [path.read_text() for path in self.directory.iterdir()]
+        return {text.rpartition("\n")[2] for text in texts}
 
     def _drain(self) -> None:
         while True:
@@ -224,6 +279,7 @@ class TailModel(RuleBasedStateMachine):
         try:
             for log in list(self.partial):
                 self._leave(log)
+            self._follow(set(LOG_NAMES))
             self.look()
             self._drain()
             for _ in range(3):  # held copies, idle last lines
@@ -251,3 +307,16 @@ TestTailModel.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+class TestTailModelForLong(TailModel.TestCase):  # type: ignore[misc]  # made by hypothesis
+    """The same over more and longer histories."""
+
+    settings = settings(
+        max_examples=1_500,
+        stateful_step_count=100,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
