@@ -13,10 +13,13 @@ SOURCES := pyproject.toml $(wildcard client/*.py schemas/*.py schemas/*/* shippe
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EDITABLE := $(PIP) install --config-settings editable_mode=strict --editable
 
-.PHONY: help demo test lint format kafka install bench soak clean
+SHIPPED := .cache/shipped
+AUDITORS := .cache/auditors
+
+.PHONY: audit-dependencies sbom help demo test lint format kafka install bench bench-quick soak clean
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.runtime ## A sample service, the whole pipeline on embedded ClickHouse, a slice: in under a minute
 	@$(BIN)/tailrace demo
@@ -38,11 +41,20 @@ kafka: install ## Fetch Apache Kafka from Maven Central, and Java and Maven wher
 
 install: $(VENV)/.development ## Everything for development, in .venv
 
-bench: install ## What a call costs a service, beside the real raymon client and the standard library
-	@cd tests && ../$(BIN)/python -m benchmarks.client_calls
+bench: install kafka ## Everything measured beside its peers, in a quarter of an hour; FLUENT_BIT names that peer's binary
+	@cd tests && ../$(BIN)/python -m benchmarks
+
+bench-quick: install kafka ## The same with so few lines that it takes two minutes, and says little
+	@cd tests && ../$(BIN)/python -m benchmarks --quick
 
 soak: install kafka ## The long runs
 	$(BIN)/python -m pytest -m soak
+
+audit-dependencies: $(SHIPPED)/.installed $(AUDITORS)/.installed ## Known vulnerabilities of what users install; asks PyPI
+	$(AUDITORS)/bin/pip-audit --progress-spinner off $$(printf -- '--path %s ' $(SHIPPED)/lib/python*/site-packages)
+
+sbom: $(SHIPPED)/.installed $(AUDITORS)/.installed ## What users install, as .cache/sbom.json (CycloneDX)
+	$(AUDITORS)/bin/cyclonedx-py environment --no-validate --pyproject pyproject.toml -o .cache/sbom.json $(SHIPPED)/bin/python
 
 clean: ## Remove what was set up
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -55,6 +67,17 @@ $(VENV)/bin/python:
 	       && echo "installing python3-venv" && apt-get -qq update && apt-get -qq install -y python3-venv >/dev/null \
 	       && $(PYTHON) -m venv --clear $(VENV); } \
 	  || { rm -rf $(VENV); echo "python3 cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+
+$(SHIPPED)/.installed: pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m venv --clear $(SHIPPED)
+	@$(SHIPPED)/bin/python -m pip --disable-pip-version-check --quiet install '.[all]'
+	@touch $@
+
+# They have dependencies of their own, which are no part of what is looked at.
+$(AUDITORS)/.installed: | $(VENV)/bin/python
+	@$(BIN)/python -m venv --clear $(AUDITORS)
+	@$(AUDITORS)/bin/python -m pip --disable-pip-version-check --quiet install 'pip-audit>=2.7,<3' 'cyclonedx-bom>=5,<8'
+	@touch $@
 
 $(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
 	@echo "installing Tailrace into $(VENV) (the first time this takes a minute)"

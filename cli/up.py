@@ -15,17 +15,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tailrace.cli.dead_letter_alarm import MaxDeadLetters, exit_if_exceeded, watched
+from tailrace.cli.defaults import database
+from tailrace.cli.environment import environment
 from tailrace.cli.ingest_report import progress_line, report
 from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving
-from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, Once, Paths, PollOnly, ReportFormat
+from tailrace.cli.options import (
+    ClickHouse,
+    FollowLinks,
+    Format,
+    LogRate,
+    MaxLineBytes,
+    Once,
+    Paths,
+    PollOnly,
+    ReportFormat,
+)
 from tailrace.cli.progress import shown_while, size
+from tailrace.cli.reload import hold_hangup, reloaded_by_hangup
+from tailrace.cli.setting import Setting
 from tailrace.cli.signals import stopped_by_signals
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from tailrace.explorer.front.intake import Intake
-    from tailrace.explorer.front.server import Front
+    from tailrace.explorer.front.settings import FrontSettings
     from tailrace.schemas.clickhouse.connection import Dsn
     from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.settings import ShipperSettings
@@ -35,6 +49,7 @@ CHECKPOINT = "tailrace-checkpoint.json"
 
 
 def up(
+    ctx: typer.Context,
     paths: Paths,
     clickhouse: ClickHouse = "",
     once: Once = False,
@@ -45,10 +60,27 @@ def up(
             metavar="HOST:PORT",
             help="Where to serve ClickHouse's HTTP interface of the embedded database; `off` for nowhere. "
             "By default 127.0.0.1:8123, or any free port, unless --once is given. Beyond loopback only with "
-            "TAILRACE_HTTP_TOKEN set, the password of user `default`.",
+            "TAILRACE_HTTP_TOKEN or TAILRACE_HTTP_TOKEN_FILE set, the password of user `default`.",
         ),
+        Setting("http.address"),
+    ] = "",
+    http_tls_cert: Annotated[
+        str,
+        typer.Option(
+            envvar="TAILRACE_HTTP_TLS_CERT",
+            metavar="FILE",
+            help="Answer HTTPS with this certificate (PEM); its key stands in the same file or in --http-tls-key.",
+        ),
+        Setting("http.tls_cert"),
+    ] = "",
+    http_tls_key: Annotated[
+        str,
+        typer.Option(envvar="TAILRACE_HTTP_TLS_KEY", metavar="FILE", help="The certificate's key (PEM)."),
+        Setting("http.tls_key"),
     ] = "",
     poll_only: PollOnly = False,
+    follow_links: FollowLinks = False,
+    log_rate: LogRate = 0,
     batch_seconds: Annotated[
         float,
         typer.Option(
@@ -64,7 +96,8 @@ def up(
 
     By default the tables live in an embedded database (chDB) in your data directory. While `up` runs it holds that
     directory, and answers ClickHouse's HTTP interface on loopback, so `tailrace slice`, Grafana and DBeaver can ask.
-    It resumes where it stopped, whatever stopped it. Lines that are no records go to the table dead_letters.
+    It resumes where it stopped, whatever stopped it. Paths may stand in the configuration file: SIGHUP reads them anew.
+    Lines that are no records go to the table dead_letters.
     Services under development may send lines there too, with `tailrace.APILogger(url, project_id)`.
 
     Examples:
@@ -73,26 +106,30 @@ def up(
 
         tailrace up --once --clickhouse chdb:///tmp/try 'logs/*.log' --format json
     """
-    from tailrace.cli.defaults import default_dsn
-    from tailrace.schemas.clickhouse.connection import Dsn
     from tailrace.shipper.settings import ShipperSettings
 
-    dsn = Dsn.parse(clickhouse or default_dsn())
+    hold_hangup(once=once)
+    dsn = database(clickhouse)
     settings = ShipperSettings(
         paths=tuple(paths),
         once=once,
         poll_only=poll_only,
+        follow_links=follow_links,
+        log_rate=log_rate,
         linger_seconds=batch_seconds,
         batch_bytes=16 * 1024 * 1024,
         max_line_bytes=max_line_bytes,
     )
-    asyncio.run(_up(dsn, settings, http, max_dead_letters, metrics_address, format))
+    serves = dsn.embedded and (http or not once) and http != "off"
+    front = _front_settings(http, http_tls_cert, http_tls_key) if serves else None
+    asyncio.run(_up(ctx, dsn, settings, front, max_dead_letters, metrics_address, format))
 
 
 async def _up(
+    ctx: typer.Context,
     dsn: Dsn,
     settings: ShipperSettings,
-    http: str,
+    front_settings: FrontSettings | None,
     max_dead_letters: str,
     metrics_address: str,
     format: ReportFormat,
@@ -115,13 +152,17 @@ async def _up(
             migrate.migrate(client)
         migrate.require_current(client)
         checkpoint = Checkpoint(_checkpoint_path(dsn, settings))
+        own_paths: tuple[str, ...] = ()
         if dsn.embedded:
             intake = _intake(dsn, checkpoint)
             # Also where nothing is served now: an earlier run may have taken lines that it did not store.
-            settings = replace(settings, paths=(*settings.paths, str(intake.folder)))
-            if (http or not settings.once) and http != "off":
-                front = await stack.enter_async_context(_front(dsn, http, intake))
-                say(f"ClickHouse HTTP interface: http://{front.host}:{front.port}")
+            own_paths = (str(intake.folder),)
+            settings = replace(settings, paths=settings.paths + own_paths)
+            if front_settings is not None:
+                from tailrace.explorer.front.server import Front
+
+                front = await stack.enter_async_context(Front(dsn, front_settings, intake))
+                say(f"ClickHouse HTTP interface: {front.url}")
         sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes)
         shipper = Shipper(settings, CheckpointedDelivery(sink, checkpoint))
         observed += [ShipperObserved(shipper, settings), InserterObserved(sink.inserter)]
@@ -129,7 +170,11 @@ async def _up(
         def line(seconds: float) -> str:
             return f"{shipper.stats.files} files, {size(shipper.stats.lag_bytes)} to go; {progress_line(sink.stats, seconds)}"
 
-        async with watched(max_dead_letters, sink.stats), stopped_by_signals(shipper.stop):
+        async with (
+            watched(max_dead_letters, sink.stats),
+            reloaded_by_hangup(ctx, lambda paths: shipper.follow(paths + own_paths), once=settings.once),
+            stopped_by_signals(shipper.stop),
+        ):
             await shown_while(shipper.run(), line)
     lost = {str(cause): count for cause, count in shipper.stats.lost.items() if count}
     report(sink.stats, time.monotonic() - began, format, files=shipper.stats.files, lost_bytes=lost)
@@ -146,8 +191,8 @@ def _checkpoint_path(dsn: Dsn, settings: ShipperSettings) -> Path:
 
     if dsn.embedded:
         return Path(dsn.path) / CHECKPOINT
-    database = hashlib.sha256(str(dsn).encode()).hexdigest()[:12]
-    return default_checkpoint(f"up-{settings.shipper_id}-{database}", os.environ)
+    name = hashlib.sha256(str(dsn).encode()).hexdigest()[:12]
+    return default_checkpoint(f"up-{settings.shipper_id}-{name}", os.environ)
 
 
 def _intake(dsn: Dsn, checkpoint: Checkpoint) -> Intake:
@@ -178,14 +223,14 @@ def _intake(dsn: Dsn, checkpoint: Checkpoint) -> Intake:
     return intake
 
 
-def _front(dsn: Dsn, http: str, intake: Intake) -> Front:
-    from tailrace.explorer.front.server import Front
+def _front_settings(http: str, tls_cert: str, tls_key: str) -> FrontSettings:
     from tailrace.explorer.front.settings import FrontSettings
+    from tailrace.schemas.secrets import secret
 
-    token = os.environ.get("TAILRACE_HTTP_TOKEN", "")
+    token = secret(environment(), "TAILRACE_HTTP_TOKEN")
     if not http:
-        return Front(dsn, FrontSettings(token=token), intake)
+        return FrontSettings(token=token, tls_cert=tls_cert, tls_key=tls_key)
     host, separator, port = http.rpartition(":")
     if not separator or not port.isdigit():
         raise ConfigError(f"--http {http}: write HOST:PORT, for example 127.0.0.1:8123, or off")
-    return Front(dsn, FrontSettings(host=host, port=int(port), token=token), intake)
+    return FrontSettings(host=host, port=int(port), token=token, tls_cert=tls_cert, tls_key=tls_key)

@@ -35,7 +35,7 @@ from tailrace.policy import SMALL, is_sampled, redacted
 from tailrace.schemas.errors import DeliveryError
 from tailrace.tag import Tag, encode_tags
 from tailrace.types import object_fields
-from tailrace.wire import MAX_NAME, OBJECT, RECORD, TAGS, TEXT, encode_name, middle, whole_second
+from tailrace.wire import MAX_NAME, MAX_TAGS, OBJECT, RECORD, TAGS, TEXT, encode_name, middle, whole_second
 
 if TYPE_CHECKING:
     from tailrace.traceparent import Headers
@@ -277,6 +277,12 @@ class Trace(EventSource):
         if not self._sampled:
             return
         try:
+            if tags.__class__ is not list:
+                tags = [tags] if isinstance(tags, Tag | Mapping) else list(tags)
+            if len(tags) > MAX_TAGS:
+                for start in range(0, len(tags), MAX_TAGS):
+                    self.tag(tags[start : start + MAX_TAGS])
+                return
             encoded, altered, problems = encode_tags(tags, self._redact)
             if encoded is not None:
                 if len(encoded) > SMALL:

@@ -32,6 +32,9 @@ RECORD = b'{"v":1,"kind":"%b","ts":"%b.%06dZ",%b%b}\n'
 """Any kind: its name, whole second, microseconds, middle, then its own fields with commas between them."""
 
 
+MAX_TAGS = 10_000
+"""Tags of one line: the ingestor refuses a line with more."""
+
 MAX_NAME = 1024
 """Characters of a name or an id: a record with a longer one is refused by the ingestor."""
 

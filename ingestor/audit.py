@@ -122,7 +122,7 @@ async def survey_topic(
                         number = partition.partition
                         _add(facts[number], numbers[number], record, judge)
     except (KafkaError, OSError, TimeoutError) as exc:
-        raise translate_kafka(exc, connection.brokers) from exc
+        raise translate_kafka(exc, connection) from exc
     finally:
         await consumer.stop()
         await admin.close()

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from tailrace.ingestor import intents
 from tailrace.ingestor.decode import OVERSIZED_HEADER, Message
@@ -19,7 +25,7 @@ from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
 from tailrace.schemas.errors import KafkaRefused, KafkaUnavailable
 from tailrace.schemas.health import ASK_SECONDS, Reach
-from tailrace.schemas.kafka import KafkaConnection, translate_kafka
+from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.schemas.streams import KafkaOffset, next_offset
 
 log = logging.getLogger("tailrace.ingestor")
@@ -115,6 +121,7 @@ class PartitionConsumer:
         """
         settings, arguments = self._settings, self._connection.client_arguments()
         async with self._translated():
+            await self._with_retry(lambda: login(self._connection))
             self._admin = AIOKafkaAdminClient(**arguments)
             await self._with_retry(self._admin.start)
             await self._await_topic()
@@ -199,7 +206,7 @@ class PartitionConsumer:
         except (CommitFailedError, IllegalStateError) as exc:
             raise PartitionLost(str(exc)) from exc
         except KafkaError as exc:
-            raise translate_kafka(exc, self._connection.brokers) from exc
+            raise translate_kafka(exc, self._connection) from exc
 
     async def ends(self, partitions: Iterable[int]) -> dict[int, KafkaOffset]:
         """The offset after the last message that is committed now, of each partition."""
@@ -291,13 +298,20 @@ class PartitionConsumer:
 
     async def _await_topic(self) -> None:
         topic, warned = self._settings.topic, False
-        while topic not in await self._admin.list_topics():
+        while not await self._is_there(topic):
             if self._settings.once:
                 raise KafkaRefused(f"there is no topic {topic!r} at {self._connection.brokers}")
             if not warned:
                 log.warning("there is no topic %r yet; waiting for a shipper to create it", topic)
                 warned = True
             await asyncio.sleep(1.0)
+
+    async def _is_there(self, topic: str) -> bool:
+        described = (await self._admin.describe_topics([topic]))[0]
+        error = for_code(described["error_code"])
+        if error is TopicAuthorizationFailedError:
+            raise error(topic)
+        return bool(described["partitions"])
 
     async def _with_retry(self, call: Callable[[], Awaitable[Any]]) -> Any:
         failures = 0
@@ -307,7 +321,7 @@ class PartitionConsumer:
             except (CommitFailedError, IllegalStateError):
                 raise
             except (KafkaError, OSError) as exc:
-                error = translate_kafka(exc, self._connection.brokers)
+                error = translate_kafka(exc, self._connection)
                 if not isinstance(error, KafkaUnavailable):
                     raise error from exc
                 failures += 1
@@ -324,7 +338,7 @@ class PartitionConsumer:
         try:
             yield
         except (KafkaError, OSError) as exc:
-            raise translate_kafka(exc, self._connection.brokers) from exc
+            raise translate_kafka(exc, self._connection) from exc
 
 
 def to_take(before: int, sizes: Sequence[int]) -> int:

@@ -196,7 +196,7 @@ async def examine_group(kafka: KafkaConnection, topic: str, group: str) -> list[
         consumer.assign(partitions)
         begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     except Exception as exc:
-        problem = str(translate_kafka(exc, kafka.brokers))
+        problem = str(translate_kafka(exc, kafka))
         return [fail(name, problem, "allow DESCRIBE and READ on the group and the topic")]
     finally:
         await consumer.stop()

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from tailrace.schemas.errors import ConfigError, Fenced, KafkaRefused, KafkaUnavailable, TailraceError
+from tailrace.schemas.secrets import secret
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+_LOGIN_MILLISECONDS = 10_000
+_OTHER_NAME = (62, 64)
+"""OpenSSL's codes of a certificate for another host name or address."""
+_EXPIRED = 10
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE")
+_OUR_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
 
 
 class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
-    """Brokers and credentials. Its `repr` never shows the password.
+    """Brokers and credentials. Its `repr` never shows a secret.
 
     Args:
         brokers: `host:port` of some brokers, comma separated.
         security_protocol: As in Kafka's own `security.protocol`.
         sasl_mechanism: With SASL.
-        username: With SASL.
-        password: With SASL; comes from the environment or a file, never from argv.
+        username: With PLAIN and SCRAM.
+        password: With PLAIN and SCRAM; comes from the environment or a file, never from argv.
+        token: With OAUTHBEARER.
+        token_file: With OAUTHBEARER; read again at every login, so whoever renews the token replaces the file.
         ca_file: PEM of the authority that signed the brokers' certificates; the system's when empty.
         cert_file: PEM of our certificate, for mutual TLS.
         key_file: PEM of its key.
+        key_password: Of an encrypted key.
     """
 
     brokers: str
@@ -34,9 +44,12 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     sasl_mechanism: SaslMechanism = "PLAIN"
     username: str = ""
     password: str = ""
+    token: str = ""
+    token_file: str = ""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    key_password: str = ""
 
     def __repr__(self) -> str:
         return f"KafkaConnection({self.brokers!r}, {self.security_protocol})"
@@ -44,7 +57,8 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_environ(cls, brokers: str, environ: Mapping[str, str]) -> KafkaConnection:
         """Reads `TAILRACE_KAFKA_SECURITY_PROTOCOL`, `…_SASL_MECHANISM`, `…_USERNAME`, `…_PASSWORD` or
-        `…_PASSWORD_FILE`, `…_CA_FILE`, `…_CERT_FILE` and `…_KEY_FILE`.
+        `…_PASSWORD_FILE`, `…_TOKEN` or `…_TOKEN_FILE`, `…_CA_FILE`, `…_CERT_FILE`, `…_KEY_FILE`, and `…_KEY_PASSWORD` or
+        `…_KEY_PASSWORD_FILE`.
 
         Raises:
             ConfigError: No brokers, an unknown protocol or mechanism, credentials that do not fit together.
@@ -53,14 +67,6 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
         def setting(name: str, default: str = "") -> str:
             return environ.get(f"TAILRACE_KAFKA_{name}", default)
 
-        password = setting("PASSWORD")
-        if path := setting("PASSWORD_FILE"):
-            try:
-                password = Path(path).read_text().strip()
-            except OSError as exc:
-                raise ConfigError(
-                    f"TAILRACE_KAFKA_PASSWORD_FILE: cannot read {path}: {exc.strerror}"
-                ) from exc
         try:
             connection = msgspec.convert(
                 {
@@ -68,10 +74,13 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
                     "security_protocol": setting("SECURITY_PROTOCOL", "PLAINTEXT"),
                     "sasl_mechanism": setting("SASL_MECHANISM", "PLAIN"),
                     "username": setting("USERNAME"),
-                    "password": password,
+                    "password": secret(environ, "TAILRACE_KAFKA_PASSWORD"),
+                    "token": setting("TOKEN"),
+                    "token_file": setting("TOKEN_FILE"),
                     "ca_file": setting("CA_FILE"),
                     "cert_file": setting("CERT_FILE"),
                     "key_file": setting("KEY_FILE"),
+                    "key_password": secret(environ, "TAILRACE_KAFKA_KEY_PASSWORD"),
                 },
                 cls,
             )
@@ -79,6 +88,13 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"Kafka settings (TAILRACE_KAFKA_…): {exc}") from exc
         connection.check()
         return connection
+
+    @property
+    def who(self) -> str:
+        """As whom we come, for messages: the user's name where we know it."""
+        if self.security_protocol.startswith("SASL"):
+            return "the token's user" if self.sasl_mechanism == "OAUTHBEARER" else f"user {self.username!r}"
+        return "the certificate's user" if self.cert_file else "a user without a name"
 
     def check(self) -> None:
         """Refuses what cannot work, with the reason.
@@ -93,16 +109,26 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
             if not port.isdigit() or not 0 < int(port) < 65536:
                 raise ConfigError(f"Kafka broker {broker.strip()!r} must be HOST:PORT")
         sasl = self.security_protocol.startswith("SASL")
-        if sasl and not (self.username and self.password):
+        by_token = self.sasl_mechanism == "OAUTHBEARER"
+        if sasl and by_token and not (self.token or self.token_file):
+            raise ConfigError(
+                "OAUTHBEARER needs a token: name the file that holds it in TAILRACE_KAFKA_TOKEN_FILE (or set TAILRACE_KAFKA_TOKEN)"
+            )
+        if sasl and not by_token and not (self.username and self.password):
             raise ConfigError(
                 f"{self.security_protocol} needs TAILRACE_KAFKA_USERNAME and TAILRACE_KAFKA_PASSWORD (or …_PASSWORD_FILE)"
             )
-        if self.password and not sasl:
+        if (self.password or self.token or self.token_file) and not sasl:
             raise ConfigError(
-                "a Kafka password is set, but TAILRACE_KAFKA_SECURITY_PROTOCOL is not SASL_SSL or SASL_PLAINTEXT"
+                f"a Kafka {'password' if self.password else 'token'} is set, but TAILRACE_KAFKA_SECURITY_PROTOCOL is not "
+                "SASL_SSL or SASL_PLAINTEXT"
             )
         if bool(self.cert_file) != bool(self.key_file):
             raise ConfigError("mutual TLS needs both TAILRACE_KAFKA_CERT_FILE and TAILRACE_KAFKA_KEY_FILE")
+        if (self.ca_file or self.cert_file) and not self.security_protocol.endswith("SSL"):
+            raise ConfigError(
+                "TLS files are set for Kafka, but TAILRACE_KAFKA_SECURITY_PROTOCOL is not SSL or SASL_SSL"
+            )
 
     def client_arguments(self) -> dict[str, Any]:
         """The keyword arguments that every aiokafka client takes.
@@ -115,58 +141,172 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
             "security_protocol": self.security_protocol,
         }
         if self.security_protocol.startswith("SASL"):
-            arguments |= {
-                "sasl_mechanism": self.sasl_mechanism,
-                "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password,
-            }
+            arguments["sasl_mechanism"] = self.sasl_mechanism
+            if self.sasl_mechanism == "OAUTHBEARER":
+                from tailrace.schemas.kafka_token import TokenProvider
+
+                arguments["sasl_oauth_token_provider"] = TokenProvider(self.token, self.token_file)
+            else:
+                arguments |= {
+                    "sasl_plain_username": self.username,
+                    "sasl_plain_password": self.password,
+                }
         if self.security_protocol.endswith("SSL"):
             try:
                 context = ssl.create_default_context(cafile=self.ca_file or None)
                 if self.cert_file:
-                    context.load_cert_chain(self.cert_file, self.key_file)
-            except (OSError, ssl.SSLError) as exc:
-                raise ConfigError(f"cannot use the TLS files for Kafka: {exc}") from exc
+                    # Without a password OpenSSL would ask for one on the terminal.
+                    context.load_cert_chain(self.cert_file, self.key_file, lambda: self.key_password)
+            except (OSError, ssl.SSLError, ValueError) as exc:
+                files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
+                raise ConfigError(f"cannot use the TLS files for Kafka ({files}): {exc}") from exc
             arguments["ssl_context"] = context
         return arguments
 
 
-def translate_kafka(exc: BaseException, brokers: str) -> TailraceError:
+async def login(connection: KafkaConnection) -> None:
+    """Connect to one broker by hand and log in, then hang up: aiokafka's clients say only that they could not connect, not
+    that the password is wrong.
+
+    Raises:
+        aiokafka.errors.KafkaError: As does `OSError`: `translate_kafka` knows what it means. Where several brokers fail, the
+            refusal of one says more than the silence of another.
+    """
+    from aiokafka import errors as kafka
+    from aiokafka.conn import create_conn
+    from aiokafka.protocol.metadata import MetadataRequest
+
+    options = connection.client_arguments()
+    servers = [broker.strip() for broker in options.pop("bootstrap_servers").split(",") if broker.strip()]
+    failure: BaseException | None = None
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            opened = await create_conn(
+                host.strip("[]"), int(port), request_timeout_ms=_LOGIN_MILLISECONDS, **options
+            )
+        except (kafka.KafkaError, OSError) as exc:
+            if failure is None or isinstance(translate_kafka(exc, connection), KafkaRefused):
+                failure = exc
+            continue
+        try:
+            by_token = connection.sasl_mechanism == "OAUTHBEARER"
+            # aiokafka does not look at the answer to a token. A broker that refused it tells nothing of the cluster then.
+            if by_token and not (await opened.send(MetadataRequest([]))).brokers:
+                raise kafka.AuthenticationFailedError("the broker tells nothing after it")
+        except kafka.KafkaConnectionError as exc:
+            raise kafka.AuthenticationFailedError("the broker hung up after it") from exc
+        finally:
+            opened.close()
+        return
+    raise failure or kafka.KafkaConnectionError(f"no broker in {connection.brokers!r}")
+
+
+def translate_kafka(exc: BaseException, connection: KafkaConnection) -> TailraceError:
     """Which of our errors an aiokafka exception is.
 
     Args:
         exc: What aiokafka raised.
-        brokers: Named in the message.
+        connection: Whose brokers and user are named in the message.
     """
     from aiokafka import errors as kafka
 
     if isinstance(exc, TailraceError):
         return exc
-    name = type(exc).__name__
-    first = (str(exc).splitlines() or [""])[0]
-    text = first if first.startswith(name) or f"{name}:" in first else f"{name}: {first}".rstrip(": ")
-    fenced = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
-    refused = (
-        kafka.AuthenticationFailedError,
-        kafka.SaslAuthenticationFailed,
-        kafka.TopicAuthorizationFailedError,
-        kafka.GroupAuthorizationFailedError,
-        kafka.ClusterAuthorizationFailedError,
-        kafka.TransactionalIdAuthorizationFailed,
-        kafka.UnsupportedSaslMechanismError,
-        kafka.IllegalSaslStateError,
-        kafka.InvalidTopicError,
-        kafka.UnsupportedVersionError,
-        kafka.IncompatibleBrokerVersion,
-    )
-    passing = (kafka.KafkaConnectionError, kafka.KafkaTimeoutError)
-    if isinstance(exc, fenced):
+    brokers = connection.brokers
+    text = _text(exc)
+    if isinstance(exc, kafka.ProducerFenced | kafka.InvalidProducerEpoch):
         return Fenced(
             "another process took over under the same id; this one has stopped so that nothing is written twice "
             f"({type(exc).__name__})"
         )
+    if (fault := _tls_fault(exc)) is not None:
+        return KafkaRefused(f"Kafka at {brokers}: {fault}")
+    if (missing := _missing_grant(exc, connection)) is not None:
+        return KafkaRefused(f"Kafka at {brokers}: {connection.who} {missing}")
+    if isinstance(exc, kafka.AuthenticationFailedError | kafka.SaslAuthenticationFailed):
+        cause = (
+            "the token is missing or refused"
+            if connection.who == "the token's user"
+            else "wrong user or password"
+        )
+        return KafkaRefused(
+            f"Kafka at {brokers} refuses {connection.who} with {connection.sasl_mechanism}: {cause} ({text})"
+        )
+    if isinstance(exc, kafka.UnsupportedSaslMechanismError | kafka.IllegalSaslStateError):
+        return KafkaRefused(
+            f"Kafka at {brokers} does not offer {connection.sasl_mechanism}; choose another TAILRACE_KAFKA_SASL_MECHANISM ({text})"
+        )
+    refused = (kafka.InvalidTopicError, kafka.UnsupportedVersionError, kafka.IncompatibleBrokerVersion)
     if isinstance(exc, refused):
         return KafkaRefused(f"Kafka at {brokers} refuses us: {text}")
+    passing = (kafka.KafkaConnectionError, kafka.KafkaTimeoutError)
     if isinstance(exc, kafka.KafkaError) and not exc.retriable and not isinstance(exc, passing):
         return KafkaRefused(f"Kafka at {brokers}: {text}")
-    return KafkaUnavailable(f"Kafka at {brokers} does not answer: {text}")
+    hint = ""
+    if text.endswith("closed") and connection.security_protocol.endswith("PLAINTEXT"):
+        hint = " (if it wants TLS, set TAILRACE_KAFKA_SECURITY_PROTOCOL)"
+    elif isinstance(exc, ConnectionResetError) and connection.security_protocol.endswith("SSL"):
+        hint = " (does it speak TLS at this port?)"
+    return KafkaUnavailable(f"Kafka at {brokers} does not answer: {text}{hint}")
+
+
+def _text(exc: BaseException) -> str:
+    """Its first line, with the name of its class before it."""
+    name = type(exc).__name__
+    first = (str(exc).splitlines() or [""])[0]
+    return first if first.startswith(name) or f"{name}:" in first else f"{name}: {first}".rstrip(": ")
+
+
+def _missing_grant(exc: BaseException, connection: KafkaConnection) -> str | None:
+    """What an administrator has to allow."""
+    from aiokafka import errors as kafka
+
+    named = exc.args[0] if exc.args else ""
+    each = sorted(map(str, named)) if isinstance(named, set | frozenset | list | tuple) else [str(named)]
+    names = ", ".join(name for name in each if " " not in name)  # some raise it with a sentence instead
+    if isinstance(exc, kafka.TopicAuthorizationFailedError):
+        return (
+            f"may not use topic {names or 'of these lines'}: allow it Describe and Write to ship, Describe and Read to ingest; "
+            "a shipper needs both on the topic of its progress"
+        )
+    if isinstance(exc, kafka.TransactionalIdAuthorizationFailed):
+        return (
+            f"may not use transactional id {names or 'of this shipper'}, which is its --shipper-id: allow it Describe and Write "
+            "on that id, or ship with --delivery at-least-once"
+        )
+    if isinstance(exc, kafka.GroupAuthorizationFailedError):
+        return f"may not use consumer group {names or 'of this ingestor'}: allow it Read and Describe on the group"
+    if isinstance(exc, kafka.ClusterAuthorizationFailedError):
+        return "may not do this to the cluster: allow it IdempotentWrite to ship, Describe for the doctor"
+    return None
+
+
+def _tls_fault(exc: BaseException) -> str | None:
+    """What is wrong with the encryption, where that is what failed for good."""
+    for each in _chain(exc):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            reason = each.verify_message.rstrip(".")
+            if each.verify_code in _OTHER_NAME:
+                return f"its certificate is for another name than the one that we ask for ({reason})"
+            if each.verify_code == _EXPIRED:
+                return "its certificate has expired"
+            return (
+                f"its certificate is signed by an authority that we do not trust ({reason}); name the PEM file of the "
+                "authority in TAILRACE_KAFKA_CA_FILE"
+            )
+        if isinstance(each, ssl.SSLError) and each.reason:
+            if each.reason in _NO_TLS:
+                return f"it speaks no TLS at this port ({each.reason}); check the port and TAILRACE_KAFKA_SECURITY_PROTOCOL"
+            if any(word in each.reason for word in _OUR_CERTIFICATE):
+                return (
+                    f"it asks for a certificate of ours that it can trust ({each.reason}); set TAILRACE_KAFKA_CERT_FILE and "
+                    "TAILRACE_KAFKA_KEY_FILE"
+                )
+    return None
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__

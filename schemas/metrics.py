@@ -142,6 +142,11 @@ SHIPPER_FILE_LAG = Metric(
     _BYTES,
     ("file",),
 )
+SHIPPER_HELD_BACK = Metric(
+    "tailrace_shipper_held_back_files",
+    Kind.GAUGE,
+    "Files that wait because their log is written faster than --log-rate allows; their lag says how much.",
+)
 SHIPPER_STALLED = Metric(
     "tailrace_shipper_stalled_seconds",
     Kind.GAUGE,

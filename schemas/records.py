@@ -22,6 +22,9 @@ milli-, micro- or nanoseconds since the epoch, told apart by size (`timestamps.p
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 """A name or an id: not empty, and bounded, since tables sort and index by it."""
 
+MAX_TAGS = 10_000
+"""Of one line; a trace may have any number of lines."""
+
 EventType = Literal["MESSAGE", "TOOL", "GENERATION", "AGENT", "RETRIEVAL", "SYSTEM", "CUSTOM"]
 
 
@@ -40,6 +43,9 @@ class Tag(Struct, gc=False):
     value: Any
     type: str = "label"
     group: str | None = None
+
+
+TagList = Annotated[list[Tag], Meta(max_length=MAX_TAGS)]
 
 
 class Record(Struct, tag_field="kind", kw_only=True):
@@ -70,7 +76,7 @@ class Text(Record, tag="text", kw_only=True):
 class Tags(Record, tag="tags", kw_only=True):
     """Tags of the trace; a trace may get any number of these lines."""
 
-    tags: list[Tag]
+    tags: TagList
 
 
 class Object(Record, tag="object", kw_only=True):

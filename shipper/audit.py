@@ -95,7 +95,7 @@ async def topic_progress(connection: KafkaConnection, topic: str, shipper_id: st
                 for record in records:
                     _note(states, lost, record.key or b"", record.value, shipper_id)
     except (KafkaError, OSError, TimeoutError) as exc:
-        raise translate_kafka(exc, connection.brokers) from exc
+        raise translate_kafka(exc, connection) from exc
     finally:
         await consumer.stop()
         await admin.close()

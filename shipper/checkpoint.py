@@ -19,6 +19,8 @@ from tailrace.shipper.identity import FileState
 from tailrace.shipper.tail import Loss, Step
 
 VERSION = 1
+FILE_MODE = 0o640
+"""Progress tells which logs there are, and where."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -47,6 +49,10 @@ class Progress(msgspec.Struct, frozen=True):
 def add_losses(before: Mapping[str, int], more: Mapping[Loss, int]) -> dict[str, int]:
     """The sum, by cause."""
     return dict(Counter(before) + Counter({str(cause): count for cause, count in more.items()}))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -84,8 +90,8 @@ class Checkpoint:
             CheckpointError: Another process has it, or the directory cannot be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         except OSError as exc:
             raise CheckpointError(f"progress cannot be kept in {self.path}: {exc.strerror}") from exc
         try:
@@ -145,7 +151,7 @@ class Checkpoint:
             # A crash up to here, or in the next three lines, leaves the old file, and perhaps a half written
             # one beside it that the next save overwrites.
             crash_point("ship.before-checkpoint")
-            with self._half.open("wb") as half:
+            with open(self._half, "wb", opener=_private) as half:
                 half.write(raw)
                 half.flush()
                 crash_point("ship.amid-checkpoint")

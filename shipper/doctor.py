@@ -13,9 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from aiokafka.errors import TopicAuthorizationFailedError, TransactionalIdAuthorizationFailed
+
 from tailrace.schemas.diagnosis import Check, fail, ok, space, warn
 from tailrace.schemas.errors import TailraceError
-from tailrace.schemas.kafka import KafkaConnection, translate_kafka
+from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.shipper import discover
 from tailrace.shipper.settings import KafkaSettings
 from tailrace.shipper.topics import DEFAULT_MESSAGE_BYTES
@@ -38,8 +40,12 @@ def examine_files(
         proc: Where the kernel says its limits.
         logrotate: Patterns of logrotate's configuration files.
     """
-    found = discover.sights(paths)
+    found, outside = discover.look(paths)
     checks = [_readable(paths, [sight.path for sight in found])]
+    if outside:
+        first = outside[0]
+        text = f"{len(outside)} lead out of the directories that are named, and are not followed: {first.path} to {first.target}"
+        checks.append(warn("links", text, "name the target itself, or ship with --follow-links"))
     directories = discover.watched_directories(paths)
     closed = [each for each in directories if not os.access(each, os.R_OK | os.X_OK)]
     if closed:
@@ -126,7 +132,7 @@ async def examine_topics(settings: KafkaSettings, max_line_bytes: int) -> list[C
     admin = AIOKafkaAdminClient(**connection.client_arguments())
     checks: list[Check] = []
     try:
-        problem = await _tried(connection, admin.start)
+        problem = await _tried(connection, lambda: login(connection)) or await _tried(connection, admin.start)
         if problem:
             remedy = (
                 "check the address, the firewall, and TAILRACE_KAFKA_SECURITY_PROTOCOL and the credentials"
@@ -137,7 +143,7 @@ async def examine_topics(settings: KafkaSettings, max_line_bytes: int) -> list[C
         checks.append(await _progress_topic(admin, settings))
         checks.append(await _transactions(settings))
     except Exception as exc:
-        problem = str(translate_kafka(exc, connection.brokers))
+        problem = str(translate_kafka(exc, connection))
         checks.append(fail("Kafka", problem, "give this user DESCRIBE on the cluster and the topics"))
     finally:
         await admin.close()
@@ -153,7 +159,7 @@ async def _tried(connection: KafkaConnection, call: Callable[[], Awaitable[Any]]
     except TailraceError as exc:
         return str(exc)
     except Exception as exc:
-        return str(translate_kafka(exc, connection.brokers))
+        return str(translate_kafka(exc, connection))
     return ""
 
 
@@ -175,6 +181,8 @@ async def _lines_topic(admin: Any, settings: KafkaSettings, max_line_bytes: int)
     name = f"topic {settings.topic}"
     described = (await admin.describe_topics([settings.topic]))[0]
     partitions = described["partitions"]
+    if described["error_code"] == TopicAuthorizationFailedError.errno:
+        return [_forbidden(name, settings, settings.topic)]
     if not partitions:
         return [
             warn(
@@ -220,9 +228,16 @@ async def _lines_topic(admin: Any, settings: KafkaSettings, max_line_bytes: int)
     return checks
 
 
+def _forbidden(name: str, settings: KafkaSettings, topic: str) -> Check:
+    problem = str(translate_kafka(TopicAuthorizationFailedError(topic), settings.connection))
+    return fail(name, problem, "allow it, or ask as the user of the shipper or the ingestor")
+
+
 async def _progress_topic(admin: Any, settings: KafkaSettings) -> Check:
     name = f"topic {settings.checkpoint_topic}"
     described = (await admin.describe_topics([settings.checkpoint_topic]))[0]
+    if described["error_code"] == TopicAuthorizationFailedError.errno:
+        return _forbidden(name, settings, settings.checkpoint_topic)
     if not described["partitions"]:
         return warn(
             name, "does not exist", "the shipper makes it when it may; else it says the command that does"
@@ -242,22 +257,35 @@ async def _progress_topic(admin: Any, settings: KafkaSettings) -> Check:
 async def _transactions(settings: KafkaSettings) -> Check:
     from aiokafka import AIOKafkaProducer
 
+    transactional_id = f"tailrace-doctor-{uuid.uuid4().hex[:12]}"
+    forbidden = False
     producer = AIOKafkaProducer(
         **settings.connection.client_arguments(),
-        transactional_id=f"tailrace-doctor-{uuid.uuid4().hex[:12]}",
+        transactional_id=transactional_id,
         transaction_timeout_ms=int(settings.transaction_seconds * 1000),
     )
 
     async def one() -> None:
-        await producer.start()
-        await producer.begin_transaction()
-        await producer.abort_transaction()
+        nonlocal forbidden
+        try:
+            await producer.start()
+            await producer.begin_transaction()
+            await producer.abort_transaction()
+        except TransactionalIdAuthorizationFailed:
+            forbidden = True
+            raise
 
     try:
         problem = await _tried(settings.connection, one)
     finally:
         with suppress(Exception, asyncio.TimeoutError):
             await asyncio.wait_for(producer.stop(), 5)
+    if forbidden:
+        text = (
+            f"could not be tried: {settings.connection.who} may not use the throw-away id {transactional_id}"
+        )
+        remedy = "allow WRITE and DESCRIBE on the prefix tailrace-doctor-, or see that a shipper starts under its own id"
+        return warn("transactions", text, remedy)
     if problem:
         remedy = "allow WRITE and DESCRIBE on the transactional id of each shipper, or ship with --delivery at-least-once"
         return fail("transactions", problem, remedy)

@@ -58,6 +58,7 @@ class ShipperObserved:
         yield Reading(metrics.SHIPPER_LAG, sum(lag for _, lag in lags))
         for path, lag in by_file(lags):
             yield Reading(metrics.SHIPPER_FILE_LAG, lag, (path,))
+        yield Reading(metrics.SHIPPER_HELD_BACK, stats.held_back)
         yield Reading(metrics.SHIPPER_STALLED, self._stalled(time.monotonic()))
         if stats.delivered_at is not None:
             yield Reading(metrics.SHIPPER_DELIVERED_AT, stats.delivered_at)

@@ -20,11 +20,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
-from aiokafka.conn import create_conn
 
 from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.health import ASK_SECONDS, Reach
-from tailrace.schemas.kafka import translate_kafka
+from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
 from tailrace.shipper.settings import KafkaSettings
@@ -64,12 +63,12 @@ RENEW = (
 )
 
 
-def translate(exc: BaseException, brokers: str) -> TailraceError:
+def translate(exc: BaseException, connection: KafkaConnection) -> TailraceError:
     """Which of our errors an exception of the producer is."""
     # aiokafka wraps what it did not expect in its base class.
     if isinstance(exc, RENEW) or type(exc) is kafka.KafkaError:
-        return KafkaUnavailable(f"Kafka at {brokers}: {exc!r}; starting a new producer")
-    return translate_kafka(exc, brokers)
+        return KafkaUnavailable(f"Kafka at {connection.brokers}: {exc!r}; starting a new producer")
+    return translate_kafka(exc, connection)
 
 
 def backoff(attempt: int) -> float:
@@ -141,7 +140,7 @@ class KafkaWriter:
         """
         await self.discard()
         try:
-            await self._probe()
+            await login(self.settings.connection)
             topics: list[Topic] = [lines_topic(self.settings, self._max_line_bytes)]
             if self.transactional_id is not None:
                 topics.append(checkpoint_topic(self.settings))
@@ -161,7 +160,7 @@ class KafkaWriter:
             self.reach.answer(time.monotonic())
         except (kafka.KafkaError, OSError, TimeoutError) as exc:
             await self.discard()
-            raise translate(exc, self.brokers) from exc
+            raise translate(exc, self.settings.connection) from exc
 
     async def open_for_ever(self) -> None:
         """`open`, again and again while Kafka is away."""
@@ -341,26 +340,6 @@ class KafkaWriter:
             retry_backoff_ms=100,
         )
 
-    async def _probe(self) -> None:
-        """Connect to one broker by hand: the clients say only that they could not connect, not that the
-        password is wrong."""
-        options = self.settings.connection.client_arguments()
-        servers = [b.strip() for b in str(options.pop("bootstrap_servers")).split(",") if b.strip()]
-        failure: BaseException | None = None
-        for server in servers:
-            host, _, port = server.rpartition(":")
-            try:
-                connection = await create_conn(
-                    host.strip("[]"), int(port), request_timeout_ms=10_000, **options
-                )
-            except (kafka.KafkaError, OSError, TimeoutError) as exc:
-                refused = not isinstance(translate_kafka(exc, server), RetryableError)
-                failure = exc if failure is None or refused else failure
-                continue
-            connection.close()
-            return
-        raise failure or kafka.KafkaConnectionError(f"no broker in {self.brokers!r}")
-
 
 class KafkaSink:
     """Lines to Kafka without transactions: a crash or a lost answer may repeat lines, never lose any."""
@@ -392,7 +371,7 @@ class KafkaSink:
                 self._writer.reach.answer(time.monotonic())
                 return
             except (kafka.KafkaError, OSError, TimeoutError, RetryableError) as exc:
-                error = translate(exc, self._writer.brokers)
+                error = translate(exc, self._writer.settings.connection)
                 if not isinstance(error, RetryableError):
                     raise error from exc
                 log.warning("%s; sending again in %.1f s", error, backoff(attempt))

@@ -87,6 +87,10 @@ class ShipperSettings:
     """At low load, the least time between two batches."""
     poll_seconds: float = 1.0
     """How often paths are looked at again where no event says so."""
+    follow_links: bool = False
+    """Follow symbolic links also where they lead out of the directories that are named."""
+    log_rate: int = 0
+    """Bytes a second at which one log is read at most; what is over it stays in the file meanwhile. 0 for no limit."""
     poll_only: bool = False
     """Ask for no events, for file systems that send none (NFS, some containers' mounts)."""
     idle_seconds: float = 10.0
@@ -107,6 +111,8 @@ class ShipperSettings:
         _one_of("delivery", self.delivery, get_args(Delivery))
         if self.max_line_bytes < 1024:
             raise ConfigError("max_line_bytes must be 1024 or more")
+        if self.log_rate and self.log_rate < 1024:
+            raise ConfigError("log_rate must be 0, or 1024 bytes a second or more")
         for name in ("chunk_bytes", "batch_bytes", "batch_lines"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more")

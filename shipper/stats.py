@@ -25,6 +25,8 @@ class Stats:
     """Followed now."""
     lag_bytes: int = 0
     """In the files and not acknowledged yet."""
+    held_back: int = 0
+    """Files that wait because their log is written faster than `log_rate` now."""
     lost: Counter[Loss] = field(default_factory=Counter)
     """Bytes lost for sure (or, for `in_doubt`, perhaps), by cause."""
     seconds: float = 0.0

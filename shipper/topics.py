@@ -66,7 +66,6 @@ async def ensure_topics(settings: KafkaSettings, *topics: Topic) -> dict[str, di
         KafkaUnavailable: No broker answers, or a topic has no leader yet.
         KafkaRefused: A topic is absent and may not be made, or would lose progress; the text says what to run.
     """
-    brokers = settings.connection.brokers
     admin = AIOKafkaAdminClient(**settings.connection.client_arguments())
     try:
         await admin.start()
@@ -75,7 +74,7 @@ async def ensure_topics(settings: KafkaSettings, *topics: Topic) -> dict[str, di
                 await _create(admin, settings, topic)
         return {topic.name: await _config(admin, topic.name) for topic in topics}
     except (KafkaError, OSError) as exc:
-        raise translate_kafka(exc, brokers) from exc
+        raise translate_kafka(exc, settings.connection) from exc
     finally:
         await admin.close()
 

@@ -144,7 +144,7 @@ class TransactionalDelivery:
                 await asyncio.wait_for(self._transact(prepared, step, mine), ATTEMPT_SECONDS)
                 break
             except (kafka.KafkaError, OSError, TimeoutError, TailraceError) as exc:
-                error = translate(exc, self._writer.brokers)
+                error = translate(exc, self._settings.connection)
                 if isinstance(error, Fenced):
                     await self._refuse_takeover(exc)
                     self._writer.fenced += 1
@@ -242,7 +242,7 @@ class TransactionalDelivery:
             try:
                 return await self._read()
             except (kafka.KafkaError, OSError, TimeoutError, RetryableError) as exc:
-                error = translate(exc, self._writer.brokers)
+                error = translate(exc, self._settings.connection)
                 if not isinstance(error, RetryableError):
                     raise error from exc
                 log.warning("progress cannot be read yet: %s", error)

@@ -102,7 +102,7 @@ async def _unpack(pieces: AsyncIterator[bytes], unpacker: Decoder, limit: int) -
     total += len(plain)
     if plain:
         yield plain
-    rest = unpacker.finish(limit - total)
+    rest = await asyncio.to_thread(unpacker.finish, limit - total)
     if total + len(rest) > limit:
         raise too_large()
     if rest:

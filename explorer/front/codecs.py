@@ -137,9 +137,11 @@ class _Framed:
 
 
 class _Brotli:
-    """Unpacked as a whole: there is no step-by-step decoder among our dependencies, so the packed body is kept small."""
+    """Unpacked as a whole, into a buffer that is made first: there is no step-by-step decoder among our dependencies, and a
+    few bytes of brotli may stand for gigabytes."""
 
-    _MAX_PACKED = 64 << 20
+    _MAX_PACKED = 16 << 20
+    _MAX_PLAIN = 64 << 20
 
     def __init__(self) -> None:
         self._packed = bytearray()
@@ -153,13 +155,17 @@ class _Brotli:
     def finish(self, limit: int) -> bytes:
         import cramjam
 
+        room = min(limit, self._MAX_PLAIN)
+        plain = bytearray(room + 1)  # one byte more than allowed tells "just fits" from "too large"
         try:
-            out = bytes(cramjam.brotli.decompress(bytes(self._packed)))
+            size = cramjam.brotli.decompress_into(bytes(self._packed), plain)
         except cramjam.DecompressionError as exc:
+            if "whole buffer" in str(exc):
+                raise too_large() from None
             raise Refusal(354, f"the body cannot be unpacked as br: {exc}", 400) from None
-        if len(out) > limit:
+        if size > room:
             raise too_large()
-        return out
+        return bytes(memoryview(plain)[:size])
 
 
 def too_large() -> Refusal:

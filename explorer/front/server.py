@@ -26,7 +26,7 @@ from tailrace.explorer.front.guard import Guard
 from tailrace.explorer.front.intake import Intake
 from tailrace.explorer.front.refusal import Refusal
 from tailrace.explorer.front.sessions import Session, Sessions
-from tailrace.explorer.front.settings import DEFAULT_PORT, FrontSettings
+from tailrace.explorer.front.settings import DEFAULT_HOST, DEFAULT_PORT, FrontSettings, is_loopback
 from tailrace.explorer.front.statement import Statement
 from tailrace.schemas.clickhouse.connection import Dsn, FrontInfo
 from tailrace.schemas.errors import ConfigError
@@ -92,23 +92,24 @@ class Front:
     @property
     def host(self) -> str:
         """The address that clients on this machine connect to."""
-        return self._started().host
+        return self._address[0]
 
     @property
     def port(self) -> int:
         """The TCP port."""
-        return self._started().port
+        return self._address[1]
 
     @property
     def url(self) -> str:
         """Where to point a browser, Grafana or clickhouse-connect; without the token."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self._settings.tls_cert else 'http'}://{host}:{self.port}"
 
-    def _started(self) -> FrontInfo:
+    @property
+    def _address(self) -> tuple[str, int]:
         if self._info is None:
             raise RuntimeError("the front is not running")
-        return self._info
+        return self._listens
 
     async def __aenter__(self) -> Front:
         await self.start()
@@ -126,13 +127,17 @@ class Front:
             ConfigError: The address cannot be listened on.
             EngineLocked: Another process holds the database.
         """
+        tls = self._settings.tls()
         listener = _listen(self._settings.host, self._settings.port)
+        # Our own commands cannot know by which name the certificate goes; what they say does not leave the machine.
+        local = _listen(DEFAULT_HOST, 0) if tls is not None else listener
         try:
             self._engine = Engine(self._dsn.path)
             shutil.rmtree(self._spool, ignore_errors=True)  # left by a process that was killed
             self._spool.mkdir(mode=0o700, parents=True)
         except BaseException:
             listener.close()
+            local.close()
             raise
         self._guard = Guard(self._engine.table_functions, enabled=not self._settings.allow_external)
         self._threads = ThreadPoolExecutor(self._settings.max_concurrent, thread_name_prefix="tailrace-front")
@@ -151,12 +156,20 @@ class Front:
             )
         )
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        await web.SockSite(self._runner, listener, ssl_context=tls).start()
+        if local is not listener:
+            await web.SockSite(self._runner, local).start()
         self._sweeper = asyncio.create_task(self._sweep())
-        host, port = listener.getsockname()[:2]
-        local = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host  # noqa: S104 - compared, not bound
-        self._info = FrontInfo(host=local, port=port, pid=os.getpid(), token=self._settings.token)
+        self._listens = _reached(listener)
+        host, port = _reached(local)
+        self._info = FrontInfo(host=host, port=port, pid=os.getpid(), token=self._settings.token)
         announce(self._dsn.path, self._info)
+        if tls is None and not is_loopback(self._settings.host):
+            logger.warning(
+                "%s can be reached from other machines without TLS: the token and all that is asked travel in the clear "
+                "(--http-tls-cert)",
+                self.url,
+            )
         logger.info("serving ClickHouse's HTTP interface of %s on %s", self._dsn.path, self.url)
 
     async def stop(self) -> None:
@@ -365,6 +378,12 @@ async def _form(request: web.BaseRequest, limit: int) -> dict[str, str]:
     except ValueError as exc:
         raise Refusal(36, f"the form cannot be read: {exc}") from None
     return fields
+
+
+def _reached(listener: socket.socket) -> tuple[str, int]:
+    """Where a client on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    return "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, port  # noqa: S104 - compared, not bound
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

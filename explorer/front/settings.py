@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 
 import msgspec
 
@@ -20,6 +21,9 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
         port: TCP port; 0 takes a free one. `None` takes 8123, or a free one where 8123 is taken.
         token: The password of user `default`; also accepted as `X-ClickHouse-Key` and as a bearer token. Empty:
             whoever reaches the port may ask, and only requests that name a loopback host are answered.
+        tls_cert: PEM of the certificate to answer HTTPS with, and of those between it and its authority. The port then speaks
+            HTTPS only; the other commands on this machine get a plain one of their own, on loopback.
+        tls_key: PEM of its key; may stand in the same file.
         allowed_hosts: Further names that a `Host` header may hold where there is no token, without port.
         allowed_origins: Web origins (`https://grafana.example`) whose pages may send requests from a browser.
         max_concurrent: Statements that run at the same time; each has a thread.
@@ -36,6 +40,8 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = DEFAULT_HOST
     port: int | None = None
     token: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_concurrent: int = 8
@@ -57,6 +63,29 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"--http: {self.port} is not a TCP port")
         if self.max_concurrent < 1:
             raise ConfigError("the front needs max_concurrent of at least 1")
+        if self.tls_key and not self.tls_cert:
+            raise ConfigError("--http-tls-key is given without --http-tls-cert")
+
+    def __repr__(self) -> str:
+        return f"FrontSettings(host={self.host!r}, port={self.port!r})"  # never the token
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What to speak HTTPS with; `None` for plain HTTP.
+
+        Raises:
+            ConfigError: A file cannot be read, or they do not belong together.
+        """
+        if not self.tls_cert:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.tls_cert, self.tls_key or None, lambda: "")
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(
+                f"--http-tls-cert {self.tls_cert}: cannot answer HTTPS with it and its key {self.tls_key or '(in the same file)'}: {exc}"
+            ) from exc
+        return context
 
 
 def is_loopback(host: str) -> bool:

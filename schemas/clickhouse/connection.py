@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from tailrace.schemas.errors import (
     SchemaMismatch,
     TailraceError,
 )
+from tailrace.schemas.secrets import secret
 
 DEFAULT_DATABASE = "tailrace"
 FRONT_FILE = "tailrace-front.json"
@@ -125,7 +127,8 @@ class Dsn(msgspec.Struct, frozen=True):
             port=port or (8443 if secure else 8123),
             secure=secure,
             user=unquote(parts.username or "default"),
-            password=unquote(parts.password or "") or _secret(environ if environ is not None else os.environ),
+            password=unquote(parts.password or "")
+            or secret(os.environ if environ is None else environ, "TAILRACE_CLICKHOUSE_PASSWORD"),
             database=unquote(parts.path.strip("/")) or DEFAULT_DATABASE,
             options=tuple(query.items()),
         )
@@ -141,18 +144,8 @@ class Dsn(msgspec.Struct, frozen=True):
 
 
 def _redact(text: str) -> str:
-    return re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", text)
-
-
-def _secret(environ: Mapping[str, str]) -> str:
-    if path := environ.get("TAILRACE_CLICKHOUSE_PASSWORD_FILE"):
-        try:
-            return Path(path).read_text().strip()
-        except OSError as exc:
-            raise ConfigError(
-                f"TAILRACE_CLICKHOUSE_PASSWORD_FILE: cannot read {path}: {exc.strerror}"
-            ) from exc
-    return environ.get("TAILRACE_CLICKHOUSE_PASSWORD", "")
+    # Up to the last @: a password that was not percent-encoded may hold any character.
+    return re.sub(r"//([^:/@]*):.*@", r"//\1:***@", text, flags=re.DOTALL)
 
 
 class FrontInfo(msgspec.Struct, frozen=True):
@@ -163,6 +156,9 @@ class FrontInfo(msgspec.Struct, frozen=True):
     pid: int
     token: str = ""
     version: int = 1
+
+    def __repr__(self) -> str:
+        return f"FrontInfo({self.host}:{self.port}, process {self.pid})"  # never the token
 
 
 def read_front(directory: str) -> FrontInfo | None:
@@ -343,6 +339,8 @@ def translate(exc: Exception, where: str) -> TailraceError:
     """Which of our errors a driver's exception is: retryable, refused for good, or a schema that does not fit."""
     text = first_line(exc)
     code = error_code(exc)
+    if (fault := _untrusted(exc)) is not None:
+        return ClickHouseRejected(f"{where}: {fault}")
     if code in _PERMANENT_NETWORK_CODES:
         return ClickHouseRejected(f"{where} refuses us: {text}", code)
     if code in _TRANSIENT_CODES or _NOT_ENOUGH_SPACE.search(str(exc)):
@@ -358,6 +356,21 @@ def translate(exc: Exception, where: str) -> TailraceError:
     if _is_network_fault(exc):
         return ClickHouseUnavailable(f"{where} does not answer: {text}")
     return ClickHouseRejected(f"{where}: {text}")
+
+
+def _untrusted(exc: BaseException) -> str | None:
+    """What is wrong with the other side's certificate, where that is what failed."""
+    found: BaseException | None = exc
+    while found is not None:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate cannot be trusted ({found.verify_message.rstrip('.')}); name the PEM file of the authority "
+                "that signed it in the DSN: …?secure=true&ca_cert=/path/ca.pem"
+            )
+        # urllib3 keeps the cause of what it raises in `reason`.
+        reason = getattr(found, "reason", None)
+        found = reason if isinstance(reason, BaseException) else found.__cause__ or found.__context__
+    return None
 
 
 def error_code(exc: BaseException) -> int | None:

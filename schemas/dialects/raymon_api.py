@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from tailrace.schemas.dialects.raymon_payload import PayloadDecoder
-from tailrace.schemas.records import Name, Object, Record, Tag, Tags, Text, Timestamp
+from tailrace.schemas.records import Name, Object, Record, TagList, Tags, Text, Timestamp
 
 
 class _Common(Struct, kw_only=True, tag_field="dtype"):
@@ -25,7 +25,7 @@ class _Info(_Common, kw_only=True, tag="info"):
 
 
 class _Tags(_Common, kw_only=True, tag="tags"):
-    data: list[Tag]
+    data: TagList
 
 
 class _Object(_Common, kw_only=True, tag="object"):

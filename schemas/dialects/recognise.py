@@ -85,6 +85,37 @@ class LineDecoder:
             pass
         return self._recognise(line, enveloped=False)
 
+    def decode_all(self, block: bytes) -> tuple[list[Record], list[bytes]] | None:
+        """The records of many lines and the bytes of each, in one call of the typed decoder: a third of the time.
+
+        Args:
+            block: Lines with a line feed between them; the last one may have one.
+
+        Returns:
+            What `decode` would give for each line; or `None` where some line is surely no record of the first line's dialect,
+            or may be none: then they have to be read one by one.
+        """
+        dialect: TailraceV1 | RaymonFile
+        if block.startswith(tailrace_v1.PREFIX):
+            dialect, prefix = self._tailrace, tailrace_v1.PREFIX
+        elif block.startswith(raymon_file.PREFIX):
+            dialect, prefix = self._raymon_file, raymon_file.PREFIX
+        else:
+            return None
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        # Between `}` and `{` no value of JSON goes on, so each line holds one value or more, and none a part of one.
+        if not lines[-1].endswith(b"}") or block.count(b"}\n" + prefix) != len(lines) - 1:
+            return None
+        try:
+            if not block.isascii():
+                block.decode("utf-8")  # raw fields are not looked into by the typed decoders
+            records = dialect.decode_all(block)
+        except _FAULTS:
+            return None
+        return (records, lines) if len(records) == len(lines) else None
+
     def _recognise(self, line: bytes, enveloped: bool) -> Decoded:
         line = line.removeprefix(_BOM).strip(b" \t\r\n")
         try:
@@ -163,5 +194,10 @@ def _convert(dialect: TailraceV1 | RaymonFile | RaymonApi, document: dict[str, A
         unknown = text.startswith("Invalid value") and text.endswith(("`$.type`", "`$.dtype`"))
         reason = Reason.MISSING_FIELD if missing else Reason.UNKNOWN_KIND if unknown else Reason.WRONG_SHAPE
         raise RecordError(reason, text) from exc
+    except UnicodeEncodeError as exc:
+        # Half a surrogate pair in a value is kept; names of fields are compared as UTF-8, which has no such thing.
+        raise RecordError(
+            Reason.WRONG_SHAPE, f"the name of a field cannot be written as UTF-8: {exc.object!r:.80}"
+        ) from exc
     except RecursionError as exc:
         raise RecordError(Reason.TOO_DEEP, "nested too deep to be read") from exc

@@ -106,9 +106,9 @@ def test_templates_use_values_that_exist_and_secrets_by_reference() -> None:
     )
     options = {parameter.envvar for command in group.commands.values() for parameter in command.params}  # type: ignore[attr-defined]
     for variable in set(re.findall(r"\bTAILRACE_[A-Z_]+\b", text)) - options:
-        assert f'"{variable}"' in sources or f'"{variable.removeprefix("TAILRACE_KAFKA_")}"' in sources, (
-            variable
-        )
+        # A secret is read by the name of its variable, or from the file that the same name with _FILE names.
+        read = {variable, variable.removesuffix("_FILE"), variable.removeprefix("TAILRACE_KAFKA_")}
+        assert any(f'"{name}"' in sources for name in read), variable
     for link in (CHART / "files").iterdir():
         assert link.resolve().is_file(), link
 

@@ -118,6 +118,12 @@ CASES = [
     ),
     Case("5 MB object", _object("z" * 5_000_000), rows=1),
     Case("lone surrogate", line(v1(message="\ud800")), rows=1),
+    Case("lone surrogate in a name", line({**v1(message="m"), "\ud800": 1}), reasons=("wrong_shape",)),
+    Case(
+        "lone surrogate in a nested name",
+        line(v1("tags", tags=[{"name": "n", "value": {"\ud800": 1}, "type": "label"}])),
+        rows=1,
+    ),
     Case(
         "huge integer", line(v1("tags", tags=[{"name": "big", "value": 10**400, "type": "metric"}])), rows=1
     ),

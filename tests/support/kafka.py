@@ -161,13 +161,23 @@ class KafkaBroker:
     Args:
         data_dir: Where log segments, settings and the broker's own log go; kept over `kill` and `restart`.
         overrides: Broker settings that replace the defaults here, for example `{"message.max.bytes": "1000"}`.
+        listeners: Further ones on `localhost`, by name and port; what they are is said in `overrides`.
+        scram_users: Users by password, for SCRAM.
     """
 
-    def __init__(self, data_dir: Path, overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        overrides: Mapping[str, str] | None = None,
+        listeners: Mapping[str, int] | None = None,
+        scram_users: Mapping[str, str] | None = None,
+    ) -> None:
         self._dir = data_dir
         self._overrides = dict(overrides or {})
+        self._listeners = dict(listeners or {})
+        self._scram_users = dict(scram_users or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, self._controller_port = _free_ports(2)
+        self._port, self._controller_port = free_ports(2)
 
     @property
     def bootstrap(self) -> str:
@@ -259,13 +269,14 @@ class KafkaBroker:
         return [m.value or b"" for m in sorted(self.read_lines(topic, isolation), key=lambda m: m[:2])]
 
     def _settings(self) -> dict[str, str]:
+        more = "".join(f",{name}://localhost:{port}" for name, port in self._listeners.items())
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self._port}{more},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}{more}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._dir / "data"),
             "auto.create.topics.enable": "false",  # what ought to create topics is the code under test
@@ -304,6 +315,11 @@ class KafkaBroker:
             uuid.uuid4().hex[:22],
             "--config",
             str(settings),
+            *(
+                f"--add-scram={mechanism}=[name={user},password={password}]"
+                for user, password in self._scram_users.items()
+                for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            ),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._dir)
         if done.returncode != 0:
@@ -456,7 +472,7 @@ def _java(lib: Path) -> list[str]:
     ]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now. They are not held: somebody may take one before the broker does."""
     holders = [socket.socket() for _ in range(count)]
     try:
