@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tailrace.cli.environment import environment
 from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.render import Column, number, print_json, print_line, print_table
+from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from tailrace.explorer.audit import StoredLines
     from tailrace.explorer.reconcile import Tables
-    from tailrace.schemas.audit import AuditReport, Finding, PartitionFacts, StageCount
+    from tailrace.schemas.audit import (
+        AuditReport,
+        FileFacts,
+        Finding,
+        LedgerRange,
+        PartitionFacts,
+        StageCount,
+    )
     from tailrace.shipper.audit import KnownProgress
 
 _HOURS_SHOWN = 24
@@ -37,6 +45,7 @@ def audit(
     shipper_id: Annotated[
         str | None,
         typer.Option(envvar="TAILRACE_SHIPPER_ID", help="Only this shipper's progress.", show_default="all"),
+        Setting("ship.shipper_id"),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -45,6 +54,7 @@ def audit(
             help="Progress file of `up`, or of `ship --delivery at-least-once`.",
             show_default="where `up` keeps it",
         ),
+        Setting("ship.checkpoint"),
     ] = None,
     tables: Annotated[
         bool, typer.Option("--tables/--no-tables", help="Whether to look into ClickHouse.")
@@ -130,7 +140,7 @@ def collect(
     if not paths and not kafka and clickhouse is None:
         raise ConfigError("nothing to look at: give PATHs, --kafka, or leave --no-tables out")
     judge = LineJudge(max_line_bytes)
-    connection = KafkaConnection.from_environ(kafka, os.environ) if kafka else None
+    connection = KafkaConnection.from_environ(kafka, environment()) if kafka else None
     # What comes later on a line's way is looked at later, so that a line that moves meanwhile is not missed.
     progress = asyncio.run(_progress(connection, clickhouse, topic, shipper_id, checkpoint, bool(paths)))
     surveyed = Surveyed(topic)
@@ -140,7 +150,8 @@ def collect(
     try:
         if clickhouse is not None:
             client = _connect(clickhouse)
-            surveyed.tables = _tables(StoredLines(client))
+            stored = StoredLines(client)
+            surveyed.tables = _tables(stored)
         if paths:
             cuts = _cuts(surveyed.partitions or {}, surveyed.tables, progress)
             found = survey(paths, progress, judge, max_line_bytes, cuts)
@@ -148,6 +159,8 @@ def collect(
             surveyed.findings += found[1]
             if not surveyed.files:
                 raise ConfigError(f"no file is named by {' '.join(paths)}")
+            if surveyed.tables is not None:
+                surveyed.tables.ledger = _with_copies(surveyed.tables.ledger, surveyed.files, stored)
         surveyed.findings += _losses(progress)
         return Reconciler(surveyed).report()
     finally:
@@ -164,8 +177,7 @@ async def _progress(
     wanted: bool,
 ) -> KnownProgress:
     """The progress of the shippers that may have read the files: in the topic, and in local files."""
-    from tailrace.cli.defaults import default_dsn
-    from tailrace.schemas.clickhouse.connection import Dsn
+    from tailrace.cli.defaults import database
     from tailrace.shipper.audit import KnownProgress, local_progress, topic_progress
 
     if not wanted:
@@ -175,7 +187,7 @@ async def _progress(
     else:
         progress = KnownProgress()
     if checkpoint is None and clickhouse is not None and connection is None:
-        checkpoint = checkpoint_of(Dsn.parse(clickhouse or default_dsn()))
+        checkpoint = checkpoint_of(database(clickhouse))
     if checkpoint is not None:
         local = local_progress(checkpoint)
         progress.states += local.states
@@ -193,11 +205,11 @@ def checkpoint_of(dsn: Any) -> Path:
 
 
 def _connect(clickhouse: str) -> Any:
-    from tailrace.cli.defaults import default_dsn
-    from tailrace.schemas.clickhouse.connection import Dsn, connect
+    from tailrace.cli.defaults import database
+    from tailrace.schemas.clickhouse.connection import connect
     from tailrace.schemas.clickhouse.migrate import require_current
 
-    client = connect(Dsn.parse(clickhouse or default_dsn()))
+    client = connect(database(clickhouse))
     try:
         require_current(client)
     except BaseException:
@@ -240,6 +252,28 @@ def _cuts(
             if number_ >= 0:
                 cuts.setdefault(facts.files[number_], set()).add(byte)
     return dict(cuts)
+
+
+def _with_copies(
+    ledger: Mapping[str, Sequence[LedgerRange]], files: Sequence[FileFacts], stored: StoredLines
+) -> Mapping[str, Sequence[LedgerRange]]:
+    """The ledger, in which a range that a backfill took from a copy of a file at hand is one of that file: the same bytes stand
+    at the same place, so they are the same lines."""
+    import msgspec
+
+    from tailrace.ingestor.backfill.copies import Copies
+    from tailrace.ingestor.backfill.known import ID_PREFIX
+
+    if not any(name.startswith(f"file:{ID_PREFIX}") for name in ledger):
+        return ledger
+    found, copies = dict(ledger), Copies(stored.digests())
+    for facts in files:
+        for name, places in copies.in_file(Path(facts.path)).items():
+            found[name] = [
+                msgspec.structs.replace(each, path=facts.path) if (each.start, each.end) in places else each
+                for each in found.get(name, ())
+            ]
+    return {name: ranges for name, ranges in found.items() if ranges}
 
 
 def _losses(progress: KnownProgress) -> list[Finding]:

@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from tailrace.cli.defaults import database
+from tailrace.cli.environment import environment
 from tailrace.cli.options import ClickHouse, Format, MaxLineBytes, ReportFormat, Topic
 from tailrace.cli.progress import size
-from tailrace.cli.signals import stopped_by_signals
+from tailrace.schemas.clickhouse import connection, migrate
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tailrace.ingestor.backfill.claims import History
+    from tailrace.ingestor.backfill.report import BackfillReport
     from tailrace.ingestor.backfill.run import Backfill
     from tailrace.ingestor.backfill.settings import BackfillSettings
+    from tailrace.ingestor.insert import TableWriter
     from tailrace.schemas.clickhouse.connection import Dsn
 
 INTERRUPTED = 130
@@ -104,16 +111,13 @@ def backfill(
         dry_run=dry_run,
     )
     if kafka:
-        if clickhouse and os.environ.get("TAILRACE_CLICKHOUSE") != clickhouse:
+        if clickhouse and environment().get("TAILRACE_CLICKHOUSE") != clickhouse:
             raise ConfigError(
                 "--kafka and --clickhouse: name one place; `tailrace ingest` brings the topic's lines further"
             )
         _into_kafka(settings, kafka, topic, status, format)
         return
-    from tailrace.cli.defaults import default_dsn
-    from tailrace.schemas.clickhouse.connection import Dsn
-
-    dsn = Dsn.parse(clickhouse or default_dsn())
+    dsn = database(clickhouse)
     if status:
         _status(dsn, settings, format)
     else:
@@ -132,19 +136,20 @@ def _period(since: str | None, until: str | None) -> tuple[int | None, int | Non
 def _run(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
     from tailrace.cli.backfill_progress import print_report
     from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
-    from tailrace.ingestor.backfill.run import Backfill
-    from tailrace.ingestor.insert import ClickHouseWriter
+    from tailrace.ingestor.backfill.report import begin
 
     began = time.monotonic()
     with ExitStack() as stack:
         if settings.dry_run and not _exists(dsn):
-            backfill = Backfill(settings, NoHistory(), [])
+            report = _store(settings, NoHistory(), [], None)
         else:
-            clients = _clients(dsn, settings, stack)
-            writers = [ClickHouseWriter(client, str(dsn)) for client in clients[1:]]
-            backfill = Backfill(settings, StoredHistory(clients[0], str(dsn)), writers)
-        asyncio.run(_shown(backfill))
-    report = backfill.report
+            # Asked before we hold it ourselves: the engine of another process is reached over HTTP, as any server.
+            own = dsn.embedded and not connection.is_locked(dsn.path)
+            client = _migrated(dsn, settings, stack)
+            history = StoredHistory(client, str(dsn))
+            report = begin(settings, history)
+            if not report.is_nothing_new:
+                report = _store(settings, history, _writers(dsn, own, settings, stack), report)
     print_report(report, time.monotonic() - began, format, settings.dry_run)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -152,24 +157,42 @@ def _run(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
         raise typer.Exit(1)
 
 
-def _clients(dsn: Dsn, settings: BackfillSettings, stack: ExitStack) -> list[Any]:
-    """Clients of a migrated database, one for the history and the rest to insert. An embedded database is made first."""
-    from tailrace.schemas.clickhouse import connection, migrate
+def _store(
+    settings: BackfillSettings,
+    history: History,
+    writers: Sequence[TableWriter],
+    report: BackfillReport | None,
+) -> BackfillReport:
+    from tailrace.ingestor.backfill.memory import keep_little
+    from tailrace.ingestor.backfill.run import Backfill
 
-    # Asked before we hold it ourselves: the engine of another process is reached over HTTP, as any server.
-    own = dsn.embedded and not connection.is_locked(dsn.path)
+    keep_little()
+    backfill = Backfill(settings, history, writers, report)
+    asyncio.run(_shown(backfill))
+    return backfill.report
+
+
+def _migrated(dsn: Dsn, settings: BackfillSettings, stack: ExitStack) -> Any:
+    """A client of a migrated database. An embedded database is made first."""
     may_create = dsn.embedded and not settings.dry_run
-    first = connection.connect(dsn, create_database=may_create)
-    stack.callback(first.close)
+    client = connection.connect(dsn, create_database=may_create)
+    stack.callback(client.close)
     if may_create:
-        migrate.migrate(first)
-    migrate.require_current(first)
-    clients = [first]
+        migrate.migrate(client)
+    migrate.require_current(client)
+    return client
+
+
+def _writers(dsn: Dsn, own: bool, settings: BackfillSettings, stack: ExitStack) -> list[TableWriter]:
+    from tailrace.ingestor.insert import ClickHouseWriter
+
+    writers: list[TableWriter] = []
     # The embedded engine takes one insert after the other all the same.
     for _ in range(1 if dsn.embedded else min(settings.workers, _MOST_WRITERS)):
-        clients.append(connection.open_another(dsn) if own else connection.connect(dsn))
-        stack.callback(clients[-1].close)
-    return clients
+        client = connection.open_another(dsn) if own else connection.connect(dsn)
+        stack.callback(client.close)
+        writers.append(ClickHouseWriter(client, str(dsn)))
+    return writers
 
 
 def _exists(dsn: Dsn) -> bool:
@@ -179,15 +202,15 @@ def _exists(dsn: Dsn) -> bool:
 
 async def _shown(backfill: Backfill) -> None:
     from tailrace.cli.backfill_progress import shown_while
+    from tailrace.cli.signals import stopped_by_signals
 
     async with stopped_by_signals(backfill.stop):
         await shown_while(backfill.run(), backfill)
 
 
 def _status(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
-    from tailrace.ingestor.backfill.claims import History, NoHistory, StoredHistory
+    from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
     from tailrace.ingestor.backfill.status import status
-    from tailrace.schemas.clickhouse import connection, migrate
 
     with ExitStack() as stack:
         history: History = NoHistory()

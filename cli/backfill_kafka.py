@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 import typer
 
+from tailrace.cli.environment import environment
 from tailrace.cli.options import ReportFormat
 from tailrace.cli.progress import rate, size
 from tailrace.ingestor.backfill.settings import BackfillSettings
@@ -79,7 +79,7 @@ def into_kafka(settings: BackfillSettings, brokers: str, topic: str, format: Rep
     from tailrace.schemas.kafka import KafkaConnection
 
     began = time.monotonic()
-    connection = KafkaConnection.from_environ(brokers, os.environ)
+    connection = KafkaConnection.from_environ(brokers, environment())
     shipper_id = f"backfill-{socket.gethostname()}-{topic}"[:200]
     delivery = TransactionalDelivery(KafkaSettings(connection, topic), shipper_id, settings.max_line_bytes)
     shipping = _Shipping(settings, delivery)

@@ -71,8 +71,10 @@ def _update(
 
 
 def _counts(backfill: Backfill, seconds: float) -> str:
-    stored = backfill.report.stored
+    stored, there = backfill.report.stored, backfill.report.there
     text = f"{stored.lines:,} lines, {rate(stored.lines, seconds)}, {stored.dead_letters:,} rejected"
+    if there.lines:
+        text += f", {there.lines:,} already there"
     return f"{text}; waiting: {backfill.waiting}" if backfill.waiting else text
 
 
@@ -112,7 +114,7 @@ def print_report(report: BackfillReport, seconds: float, format: ReportFormat, d
         typer.echo(f"  already there: {there.lines:,} lines")
     if report.rows_there or report.letters_there:
         typer.echo(
-            f"  came another way before: {report.rows_there:,} rows, {report.letters_there:,} dead letters"
+            f"  of these came another way: {report.rows_there:,} rows, {report.letters_there:,} dead letters"
         )
     for path, left in list(report.left.items())[:_LISTED]:
         typer.echo(f"  {path}: the last line is not complete yet, {left:,} bytes are left for another run")

@@ -97,6 +97,15 @@ class StoredLines:
             )
         return found
 
+    def digests(self) -> dict[str, dict[tuple[int, int], set[str]]]:
+        """By stream, the ranges that a backfill stored or announced, with the digests of their bytes."""
+        found: dict[str, dict[tuple[int, int], set[str]]] = {}
+        for stream, start, end, digest in self._rows(
+            "SELECT DISTINCT stream, start, end, digest FROM backfill_ranges"
+        ):
+            found.setdefault(to_text(stream), {}).setdefault((start, end), set()).add(to_text(digest))
+        return found
+
     def letters(self) -> Letters:
         """Every dead letter."""
         letters = Letters()

@@ -82,9 +82,8 @@ class TimeLook:
         """Lines of another file need not follow on those of this one."""
         self._latest = _LONG_AGO
 
-    def look(self, path: str, number: int, times: list[datetime]) -> None:
-        """The times of lines that follow on one another, `number` being that of the first."""
-        low, high = min(times), max(times)
+    def look(self, path: str, number: int, times: list[datetime], low: datetime, high: datetime) -> None:
+        """The times of lines that follow on one another, `number` being that of the first; all are between `low` and `high`."""
         if (
             low >= _LONG_AGO
             and high <= self._latest_allowed
@@ -148,11 +147,12 @@ class CloseLook:
         """One valid line."""
         self.lines += 1
         if isinstance(line.record, Tags):
-            self._look_at_tags(path, number, line.record.tags)
+            self.look_at_tags(path, number, line.record.tags)
         for name in self._unknown_fields(line):
             self._unknown.setdefault(name, _Seen()).add(path, number)
 
-    def _look_at_tags(self, path: str, number: int, tags: list[Tag]) -> None:
+    def look_at_tags(self, path: str, number: int, tags: list[Tag]) -> None:
+        """The tags of a valid line whose fields are all known, which is counted by the caller."""
         for tag in tags:
             kind, text, value = tag_value(tag.value, tag.type)
             if kind == NUMBER:

@@ -5,11 +5,15 @@ A line's way through this folder, one file a step:
     sources.py      patterns, directories, URLs → sources; a source → its streams of bytes, uncompressed, archives unpacked
     split.py        bytes → ranges of whole lines, always cut in the same places
     select.py       which records are wanted, and under which project
+    known.py        what is said of ranges and files between runs
     work.py         the loop of a worker process over the three above and `decode.py`
     claims.py       what earlier runs stored or announced, and how a run announces and finishes
     gather.py       ranges → batches
     run.py          hands out work, announces, inserts, counts
-    report.py       what a run did, file by file
+    report.py       what a run finds finished, and what it did, file by file
+    status.py       how far earlier runs got
+    copies.py       which ranges stand in a file too, for the audit
+    memory.py       gives back what is freed
 
 How a line gets in once. A range is named by its file's identity, its place and the digest of its bytes, and files are known
 by what they hold: a renamed, copied, compressed or grown file brings the same ranges. Before a batch is stored its ranges are
@@ -18,5 +22,6 @@ range that the ledger has is never sent again. One that is noted and not in the 
 for first, and only those that are missing are inserted. What is left of a crash at any step is one of these three.
 
 Lines that came another way, for example through `tailrace up`, are the same rows by their content (`line_hash` and the
-natural key), and readers count them once.
+natural key), and readers count them once. Where some rows of a batch are there, each is looked for, and only those that are missing
+are inserted and counted; our ledger rows say what stands in the tables because of us.
 """

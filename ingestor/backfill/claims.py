@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import msgspec
-import pyarrow as pa
 import xxhash
 
+from tailrace.ingestor.backfill.known import ID_PREFIX, Counts, Finished, KnownRange
 from tailrace.ingestor.backfill.sources import Source
-from tailrace.ingestor.backfill.work import ID_PREFIX, Counts, KnownRange
-from tailrace.ingestor.columns import strings
-from tailrace.ingestor.decode import DeadLetter
 from tailrace.schemas.clickhouse.connection import translated
+
+if TYPE_CHECKING:
+    # A run that has nothing to do asks and ends, and Arrow would take a third of its time.
+    import pyarrow as pa
+
+    from tailrace.ingestor.decode import DeadLetter
 
 _NOTES = {"async_insert": 0, "insert_deduplicate": 0}
 """A note counts once by its key, however often it is written; deduplication could only swallow it."""
 _LETTERS_AT_ONCE = 2_000
+_RANGES_HELD = 50_000
+"""So many, some 25 MB of them, are asked for at once."""
 
 
 class Claim(NamedTuple):
@@ -29,24 +33,6 @@ class Claim(NamedTuple):
     digest: str
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """A source that was read to its end by an earlier run, as it was then."""
-
-    size: int
-    modified: int
-    inode: int
-    counts: Counts
-    at: float
-
-    def is_same(self, source: Source) -> bool:
-        """Whether the source has not changed since, as far as its store says."""
-        return source.size >= 0 and (self.size, self.modified, self.inode) == (
-            source.size,
-            source.modified,
-            source.inode,
-        )
-
-
 class History(Protocol):
     """What runs leave behind for the next. Blocking; called from one thread at a time."""
 
@@ -54,9 +40,12 @@ class History(Protocol):
         """Sources that were read to their end, by path."""
         ...
 
-    def streams(self) -> Container[int]:
-        """The hashes (xxh3-64) of the names of all streams of which anything is known: to ask about each of very many small files
-        would take longer than to store them."""
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored, by whomever."""
+        ...
+
+    def recall(self) -> None:
+        """Look at the past, once a run: `known` is asked afterwards, and tells what was known then."""
         ...
 
     def known(self, stream: str) -> list[KnownRange]:
@@ -88,9 +77,12 @@ class NoHistory:
         """See `History`."""
         return {}
 
-    def streams(self) -> Container[int]:
+    def is_empty(self) -> bool:
         """See `History`."""
-        return ()
+        return True
+
+    def recall(self) -> None:
+        """See `History`."""
 
     def known(self, stream: str) -> list[KnownRange]:
         """See `History`."""
@@ -122,6 +114,7 @@ class StoredHistory:
     def __init__(self, client: Any, where: str) -> None:
         self._client = client
         self._where = where
+        self._streams: dict[str, list[KnownRange]] | set[int] = {}
 
     def finished(self, scope: str) -> Mapping[str, Finished]:
         """See `History`."""
@@ -136,27 +129,49 @@ class StoredHistory:
             for path, size, modified, inode, *counts, at in rows
         }
 
-    def streams(self) -> Container[int]:
+    def is_empty(self) -> bool:
         """See `History`."""
-        return {row[0] for row in self._query("SELECT DISTINCT xxh3(stream) FROM backfill_ranges")}
+        return not any(count for (count,) in self._query("SELECT count() FROM ledger"))
+
+    def recall(self) -> None:
+        """See `History`. To ask about each of very many small files would take longer than to store them, so all is asked for
+        now, or, when that is much, which streams there are."""
+        ((count,),) = self._query("SELECT count() FROM backfill_ranges")
+        if count <= _RANGES_HELD:
+            self._streams = self._ranges_of("startsWith(stream, {stream:String})", f"file:{ID_PREFIX}")
+        else:
+            hashes = self._query("SELECT DISTINCT xxh3(stream) FROM backfill_ranges")
+            self._streams = {name_hash for (name_hash,) in hashes}
 
     def known(self, stream: str) -> list[KnownRange]:
         """See `History`."""
-        rows = self._query(
-            "SELECT r.start, r.end, r.digest, max(l.token != ''), max(l.bytes), max(l.lines), max(l.rows), max(l.dead_letters), "
-            "max(l.blank) FROM backfill_ranges AS r LEFT JOIN "
-            "(SELECT start, end, token, bytes, lines, rows, dead_letters, blank FROM ledger WHERE stream = {stream:String}) AS l "
-            "ON r.start = l.start AND r.end = l.end AND r.token = l.token "
-            "WHERE r.stream = {stream:String} GROUP BY r.start, r.end, r.digest",
+        if isinstance(self._streams, dict):
+            return self._streams.get(stream, [])
+        if xxhash.xxh3_64_intdigest(stream.encode()) not in self._streams:
+            return []
+        return self._ranges_of("stream = {stream:String}", stream).get(stream, [])
+
+    def _ranges_of(self, condition: str, stream: str) -> dict[str, list[KnownRange]]:
+        found: dict[str, list[KnownRange]] = {}
+        for name, start, end, digest, stored, *counts in self._query(
+            "SELECT r.stream, r.start, r.end, r.digest, max(l.token != ''), max(l.bytes), max(l.lines), max(l.rows), "  # noqa: S608
+            "max(l.dead_letters), max(l.blank) FROM (SELECT stream, start, end, digest, token FROM backfill_ranges "
+            f"WHERE {condition}) AS r LEFT JOIN (SELECT stream, start, end, token, bytes, lines, rows, dead_letters, blank "
+            f"FROM ledger WHERE {condition}) AS l "
+            "ON r.stream = l.stream AND r.start = l.start AND r.end = l.end AND r.token = l.token "
+            "GROUP BY r.stream, r.start, r.end, r.digest",
             stream=stream,
-        )
-        return [
-            KnownRange(start, end, digest, bool(stored), Counts(*counts))
-            for start, end, digest, stored, *counts in rows
-        ]
+        ):
+            known = KnownRange(start, end, digest, bool(stored), Counts(*counts))
+            found.setdefault(name, []).append(known)
+        return found
 
     def announce(self, claims: Sequence[Claim], token: str, now: float) -> None:
         """See `History`."""
+        import pyarrow as pa
+
+        from tailrace.ingestor.columns import strings
+
         table = pa.table(
             {
                 "stream": strings([claim.stream for claim in claims]),
@@ -171,6 +186,10 @@ class StoredHistory:
 
     def finish(self, scope: str, files: Sequence[tuple[Source, Counts]], now: float) -> None:
         """See `History`."""
+        import pyarrow as pa
+
+        from tailrace.ingestor.columns import strings
+
         sources = [source for source, _ in files]
         table = pa.table(
             {
@@ -232,4 +251,6 @@ class StoredHistory:
 
 
 def _times(count: int, now: float) -> pa.Array:
+    import pyarrow as pa
+
     return pa.array([int(now * 1000)] * count, pa.int64()).cast(pa.timestamp("ms", "UTC"))

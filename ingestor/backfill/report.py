@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from tailrace.ingestor.backfill.sources import Source
-from tailrace.ingestor.backfill.work import Counts
+from tailrace.ingestor.backfill.claims import History
+from tailrace.ingestor.backfill.known import Counts
+from tailrace.ingestor.backfill.settings import BackfillSettings
+from tailrace.ingestor.backfill.sources import Source, find
 
 
 @dataclass(slots=True)
@@ -19,7 +21,7 @@ class FileReport:
     Args:
         source: Which.
         stored: What this run stored of it; in a dry run, what it would.
-        there: What was stored before, by an earlier run or under another name.
+        there: What was stored before: by an earlier run, under another name, or as it came another way.
         consumed: Bytes as stored in the source, of what is dealt with.
         left: Bytes of a last line that is not complete yet.
         error: Why it was not read to its end; empty otherwise.
@@ -72,8 +74,8 @@ class BackfillReport:
         unreadable: Paths and patterns that are no source, with the reason.
         skipped: Files that were passed over in their directory, with the reason.
         reasons: Dead letters of this run by reason.
-        letters_there: Dead letters that came another way before.
-        rows_there: In a dry run, rows that are stored already though nobody knows their range.
+        letters_there: Dead letters that came another way before, in `there` too.
+        rows_there: Rows that are stored already though nobody knows their range, likewise.
         retries: Attempts that failed for a passing cause.
         interrupted: Whether it was stopped before the end.
     """
@@ -142,6 +144,24 @@ class BackfillReport:
             "seconds": round(seconds, 3),
             "by_file": [file.document() for file in files],
         }
+
+
+def begin(settings: BackfillSettings, history: History) -> BackfillReport:
+    """The report of a run that has not begun: every source that the paths name now, those that were finished before marked.
+
+    Raises:
+        ConfigError: A path needs a library that is not installed.
+    """
+    found = find(settings.paths)
+    report = BackfillReport(unreadable=found.unreadable, skipped=found.skipped)
+    finished = history.finished(settings.scope)
+    for source in found.sources:
+        file = report.files[source.path] = FileReport(source)
+        before = finished.get(source.path)
+        if before is not None and before.is_same(source):
+            file.there, file.finished_before, file.noted = before.counts, before.at, True
+            file.consumed = source.size
+    return report
 
 
 def _sum(counts: list[Counts]) -> Counts:

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,21 +23,21 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import msgspec
-import xxhash
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from tailrace.ingestor.backfill.claims import Claim, Finished, History
+from tailrace.ingestor.backfill.claims import Claim, History
 from tailrace.ingestor.backfill.gather import Gathering, claim_of
-from tailrace.ingestor.backfill.report import BackfillReport, FileReport
+from tailrace.ingestor.backfill.known import Counts, KnownRange
+from tailrace.ingestor.backfill.report import BackfillReport, FileReport, begin
 from tailrace.ingestor.backfill.settings import BackfillSettings
-from tailrace.ingestor.backfill.sources import Source, SourceError, find, is_plain
+from tailrace.ingestor.backfill.sources import Source, SourceError, is_plain
 from tailrace.ingestor.backfill.work import (
     Ask,
     Broken,
-    Counts,
     DecodedRange,
     Done,
     Job,
-    KnownRange,
     Skipped,
     loop,
     serve,
@@ -68,6 +68,28 @@ class _Batch:
     files: list[FileReport]
 
 
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What of a range came another way before.
+
+    Args:
+        rows: How many of its records.
+        letters: Which of its dead letters, by position.
+    """
+
+    rows: int = 0
+    letters: frozenset[int] = frozenset()
+
+    def split(self, counts: Counts) -> tuple[Counts, Counts]:
+        """What is new of the range, and what is not; bytes are split as lines are, and blank lines go with the last of the others."""
+        there = Counts(rows=self.rows, dead_letters=len(self.letters))
+        there.lines = there.rows + there.dead_letters
+        if there.lines and there.lines + counts.blank == counts.lines:
+            there.lines, there.blank = counts.lines, counts.blank
+        there.bytes = counts.bytes * there.lines // max(1, counts.lines)
+        return counts.less(there), there
+
+
 class Backfill:
     """One run over some sources.
 
@@ -75,6 +97,7 @@ class Backfill:
         settings: What to read, and how.
         history: What earlier runs did, and where this one notes what it does.
         writers: Where rows go; each is used by a thread of its own. None for a dry run without a database.
+        report: What `begin` said of the sources, where somebody asked already.
         clock: Seconds since the epoch.
         monotonic: Seconds.
     """
@@ -84,10 +107,11 @@ class Backfill:
         settings: BackfillSettings,
         history: History,
         writers: Sequence[TableWriter],
+        report: BackfillReport | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.report = BackfillReport()
+        self.report = report or BackfillReport()
         self._settings = settings
         self._history = history
         self._writers: Sequence[TableWriter | None] = writers or [None]
@@ -103,7 +127,7 @@ class Backfill:
         )
         self._batches: asyncio.Queue[_Batch | None] = asyncio.Queue(1)
         self._known: dict[tuple[str, int], set[tuple[int, str]]] = {}
-        self._streams: Container[int] = ()
+        self._is_empty = False
         self._in_flight: dict[Claim, list[FileReport]] = {}
         self._stored: set[Claim] = set()
         self._stopping = asyncio.Event()
@@ -156,20 +180,17 @@ class Backfill:
     # ------------------------------------------------------------ what to do
 
     async def _plan(self) -> None:
-        found = await asyncio.to_thread(find, self._settings.paths)
-        self.report.unreadable, self.report.skipped = found.unreadable, found.skipped
-        self._streams = await self._ask(self._history.streams)
-        finished = await self._ask(self._history.finished, self._settings.scope)
-        await asyncio.to_thread(self._plan_jobs, found.sources, finished)
+        if not self.report.files:
+            self.report = await self._ask(begin, self._settings, self._history)
+        self._is_empty = await self._ask(self._history.is_empty)
+        await self._ask(self._history.recall)
+        await asyncio.to_thread(self._plan_jobs)
 
-    def _plan_jobs(self, sources: Sequence[Source], finished: Any) -> None:
-        for source in sources:
-            file = self.report.files[source.path] = FileReport(source)
-            before: Finished | None = finished.get(source.path)
-            if before is not None and before.is_same(source):
-                file.there, file.finished_before, file.noted = before.counts, before.at, True
-                file.consumed = source.size
+    def _plan_jobs(self) -> None:
+        for file in self.report.files.values():
+            if file.finished_before:
                 continue
+            source = file.source
             try:
                 jobs = list(self._jobs_of(source))
             except SourceError as exc:
@@ -281,8 +302,6 @@ class Backfill:
 
     async def _recall(self, stream: str) -> Sequence[KnownRange]:
         """What earlier runs did of a stream."""
-        if xxhash.xxh3_64_intdigest(stream.encode()) not in self._streams:
-            return []
         known: Sequence[KnownRange] = await self._ask(self._history.known, stream)
         for each in known:
             self._known.setdefault((stream, each.start), set()).add((each.end, each.digest))
@@ -400,7 +419,7 @@ class Backfill:
     async def _store(self, gathered: _Batch, inserter: Inserter, writer: TableWriter) -> None:
         gathering = gathered.gathering
         token, claims = gathering.token(), gathering.claims()
-        batch = await self._without_told(gathering, writer)
+        batch, came = await self._only_new(gathering, writer)
         crash_point("backfill.before-intent")
         await self._ask(self._history.announce, claims, token, self._clock())
         # A crash from here until the ledger has the token leaves the ranges in doubt.
@@ -409,50 +428,95 @@ class Backfill:
             batch = await inserter.only_missing(batch)
         await inserter.store(batch, token, in_doubt=gathering.doubtful)
         crash_point("backfill.after-store")
-        for file in self._landed(gathered):
+        for file in self._landed(gathered, came):
             await self._settle(file)
 
-    async def _without_told(self, gathering: Gathering, writer: TableWriter | None) -> DecodedBatch:
-        """The batch without dead letters that are stored as their range came another way before.
+    async def _look(self, gathered: _Batch, writer: TableWriter | None) -> None:
+        """A dry run: what is there, and what is not."""
+        _, came = await self._only_new(gathered.gathering, writer)
+        self._landed(gathered, came)
 
-        The same bytes at the same position are no proof, since garbage repeats itself. That the records around them are there
-        too is one, as long as we cannot have stored them ourselves. Such letters are not counted in our ledger rows, which say what
-        stands under our file id.
+    async def _only_new(
+        self, gathering: Gathering, writer: TableWriter | None
+    ) -> tuple[DecodedBatch, list[_Came]]:
+        """The batch without what came another way before, and by range what that is.
+
+        It is not counted in our ledger rows either, which say what stands in the tables because of us; the audit adds them up. Of
+        ranges in doubt nobody knows who stored them, so all of them count as ours.
         """
         batch: DecodedBatch = await self._call(gathering.batch)
-        if not batch.dead_letters or gathering.doubtful or writer is None:
-            return batch
-        told = await self._ask(self._history.told, batch.dead_letters)
-        letters, spans, first = [], [], 0
+        in_doubt = gathering.doubtful and not self._settings.dry_run
+        if writer is None or in_doubt or self._is_empty:
+            return batch, [_Came()] * len(gathering.ranges)
+        tables, stored = await self._stored_rows(batch, writer)
+        told: set[int] = set()
+        if batch.dead_letters and not gathering.doubtful:
+            told = await self._ask(self._history.told, batch.dead_letters)
+        came, first = [], 0
         for found in gathering.ranges:
-            indices = range(first, first + len(found.content.letters))
+            letters = found.content.letters
+            indices = range(first, first + len(letters))
             first = indices.stop
-            came = not told.isdisjoint(indices) and await self._is_there(found, writer)
-            kept = [batch.dead_letters[index] for index in indices if not came or index not in told]
-            span, fewer = found.content.span, len(indices) - len(kept)
-            letters += kept
-            spans.append(replace(span, lines=span.lines - fewer, dead_letters=span.dead_letters - fewer))
-        self.report.letters_there += len(batch.dead_letters) - len(letters)
-        return DecodedBatch(batch.tables, letters, spans, batch.without)
+            rows = sum(
+                pc.sum(pc.is_in(rows["line_hash"], value_set=stored[table])).as_py() or 0
+                for table, rows in found.content.tables
+                if table in stored
+            )
+            at: frozenset[int] = frozenset()
+            # The same bytes at the same position are no proof, since garbage repeats itself. That the records around them are
+            # there too is one.
+            if not told.isdisjoint(indices) and await self._is_there(found, writer):
+                at = frozenset(letters[n - indices.start].origin.byte for n in told.intersection(indices))
+            came.append(_Came(rows, at))
+        return _without(DecodedBatch(tables, batch.dead_letters, batch.spans, batch.without), came), came
+
+    async def _stored_rows(
+        self, batch: DecodedBatch, writer: TableWriter
+    ) -> tuple[Sequence[tuple[str, pa.Table]], dict[str, pa.Array]]:
+        """The rows that are not stored, and by table the hashes of those that are. Of a run that stores only a sample is looked
+        for at first, which is all that new lines cost."""
+        if not self._settings.dry_run:
+            samples = [(table, _sample(rows)) for table, rows in batch.tables]
+            if not any([await self._missing(writer, table, rows) < len(rows) for table, rows in samples]):
+                return batch.tables, {}
+        tables: list[tuple[str, pa.Table]] = []
+        stored: dict[str, list[int]] = {}
+        for table, rows in batch.tables:
+            missing = await self._retried(self._call, writer.missing, table, rows)
+            if missing:
+                tables.append((table, rows.take(missing).combine_chunks()))
+            absent = set(missing)
+            stored.setdefault(table, []).extend(
+                line_hash
+                for index, line_hash in enumerate(rows["line_hash"].to_pylist())
+                if index not in absent
+            )
+        return tables, {table: pa.array(hashes, pa.uint64()) for table, hashes in stored.items()}
 
     async def _is_there(self, found: DecodedRange, writer: TableWriter) -> bool:
         """Whether the records of a range are stored, judged by some of each table; not if it has none."""
         samples = [(table, rows.slice(0, _SAMPLE_ROWS)) for table, rows in found.content.tables]
-        for table, rows in samples:
-            if await self._retried(self._call, writer.missing, table, rows):
-                return False
-        return bool(samples)
+        missing = [await self._missing(writer, table, rows) for table, rows in samples]
+        return bool(missing) and not any(missing)
 
-    def _landed(self, gathered: _Batch) -> list[FileReport]:
+    async def _missing(self, writer: TableWriter, table: str, rows: pa.Table) -> int:
+        return len(await self._retried(self._call, writer.missing, table, rows))
+
+    def _landed(self, gathered: _Batch, came: Sequence[_Came]) -> list[FileReport]:
         """Counts what is stored now; the files that it is of, each once."""
         touched: dict[str, FileReport] = {}
-        for file, found in zip(gathered.files, gathered.gathering.ranges, strict=True):
-            file.stored.add(found.content.counts)
+        for file, found, before in zip(gathered.files, gathered.gathering.ranges, came, strict=True):
+            stored, there = before.split(found.content.counts)
+            file.stored.add(stored)
+            file.there.add(there)
+            self.report.rows_there += there.rows
+            self.report.letters_there += there.dead_letters
             file.consumed += found.consumed
             file.ranges -= 1
             touched[file.source.path] = file
             for letter in found.content.letters:
-                self.report.reasons[letter.reason.value] += 1
+                if letter.origin.byte not in before.letters:
+                    self.report.reasons[letter.reason.value] += 1
             claim = claim_of(found)
             self._stored.add(claim)
             for waiting in self._in_flight.pop(claim):
@@ -460,15 +524,6 @@ class Backfill:
                 waiting.ranges -= 1
                 touched[waiting.source.path] = waiting
         return list(touched.values())
-
-    async def _look(self, gathered: _Batch, writer: TableWriter | None) -> None:
-        """A dry run: what is there, and what is not."""
-        batch = await self._without_told(gathered.gathering, writer)
-        if writer is not None:
-            for table, rows in batch.tables:
-                missing = await self._retried(self._call, writer.missing, table, rows)
-                self.report.rows_there += rows.num_rows - len(missing)
-        self._landed(gathered)
 
     async def _settle(self, file: FileReport) -> None:
         """Notes a source as finished, once it is; soon, or at the end."""
@@ -514,3 +569,30 @@ class Backfill:
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _without(batch: DecodedBatch, came: Sequence[_Came]) -> DecodedBatch:
+    """The batch with fewer dead letters, and its ranges with smaller counts."""
+    letters, spans, first = [], [], 0
+    for span, before in zip(batch.spans, came, strict=True):
+        its = batch.dead_letters[first : first + span.dead_letters]
+        first += span.dead_letters
+        letters += [letter for letter in its if letter.origin.byte not in before.letters]
+        fewer = len(before.letters)
+        spans.append(
+            replace(
+                span,
+                lines=span.lines - before.rows - fewer,
+                rows=span.rows - before.rows,
+                dead_letters=span.dead_letters - fewer,
+            )
+        )
+    return DecodedBatch(
+        batch.tables, letters, spans, lambda rejected: _without(batch.without(rejected), came)
+    )
+
+
+def _sample(rows: pa.Table) -> pa.Table:
+    """Some rows from all over a table."""
+    step = max(1, rows.num_rows // _SAMPLE_ROWS)
+    return rows.take(pa.array(range(0, rows.num_rows, step))).combine_chunks()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tailrace.schemas.errors import ConfigError
 from tailrace.schemas.records import RECORD_TYPES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _PLACES: dict[str, tuple[str, int | None]] = {
     "text": ("logs", None),
@@ -66,6 +68,9 @@ class Selection(msgspec.Struct, frozen=True):
         return kept
 
     def _wanted(self, name: str, table: pa.Table) -> pa.Array | None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         masks = []
         times = table["ts"].cast(pa.int64())
         if self.since is not None:
@@ -85,6 +90,9 @@ class Selection(msgspec.Struct, frozen=True):
         return mask
 
     def _of_kind(self, name: str, table: pa.Table) -> pa.Array:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         phases = {phase for place, phase in map(_PLACES.__getitem__, self.kinds) if place == name}
         if not phases:
             return pa.array([False] * table.num_rows, pa.bool_())
@@ -95,6 +103,8 @@ class Selection(msgspec.Struct, frozen=True):
     def _renamed(self, rows: pa.Table) -> pa.Table:
         if not self.set_project:
             return rows
+        import pyarrow as pa
+
         codes = pa.array([0] * rows.num_rows, pa.int32())
         column = pa.DictionaryArray.from_arrays(codes, pa.array([self.set_project], pa.string()))
         return rows.set_column(rows.schema.get_field_index("project_id"), "project_id", column)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import msgspec
-import pyarrow as pa
 import xxhash
 
 from tailrace.schemas.errors import ConfigError
@@ -41,6 +40,10 @@ _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"\x1f\x9d": "compress",
 }
+BOMB_BYTES = 1 << 30
+BOMB_RATIO = 1_000
+"""What unpacks to more than so many bytes, and to more than so many for each byte that is stored, is a bomb and no log: it would
+keep a worker busy for days, and fill the disk with dead letters."""
 _UNREAD = frozenset({"zip", "7z", "compress"})
 """Known, so that they are not taken for lines."""
 _OWN_ENDINGS = ("checkpoint.json", "checkpoint.json.tmp", "checkpoint.json.lock", "tailrace-front.json")
@@ -387,8 +390,9 @@ def _peeked(file: IO[bytes]) -> tuple[bytes, io.BufferedReader]:
     return start, io.BufferedReader(_Again(start, file), BLOCK_BYTES)
 
 
-def _uncompressed(stored: IO[bytes]) -> io.BufferedReader:
-    start, file = _peeked(stored)
+def _uncompressed(file_as_stored: IO[bytes]) -> io.BufferedReader:
+    stored = _Counted(file_as_stored)
+    start, file = _peeked(cast(IO[bytes], stored))
     compression = _compression(start)
     if compression is None:
         return file
@@ -404,8 +408,10 @@ def _uncompressed(stored: IO[bytes]) -> io.BufferedReader:
     elif compression == "xz":
         raw = lzma.LZMAFile(file, "rb")  # noqa: SIM115 - likewise
     else:
+        import pyarrow as pa
+
         raw = pa.CompressedInputStream(pa.PythonFile(file, "r"), compression)
-    return io.BufferedReader(_Again(b"", raw), BLOCK_BYTES)
+    return io.BufferedReader(_Bounded(raw, stored), BLOCK_BYTES)
 
 
 class _Again(io.RawIOBase):
@@ -430,5 +436,56 @@ class _Again(io.RawIOBase):
             data, self._start = self._start[: len(buffer)], self._start[len(buffer) :]
         else:
             data = self._rest.read(len(buffer)) or b""
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Counted:
+    """Something to read from, and how many bytes were.
+
+    Args:
+        file: Closed by whoever opened it.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        """As a file's."""
+        data = self._file.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Bounded(io.RawIOBase):
+    """Unpacked bytes, as long as they are no bomb.
+
+    Args:
+        unpacked: Closed by whoever opened it.
+        stored: What it unpacks.
+    """
+
+    def __init__(self, unpacked: Any, stored: _Counted) -> None:
+        self._unpacked = unpacked
+        self._stored = stored
+        self._count = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As in `io.RawIOBase`.
+
+        Raises:
+            SourceError: It is a bomb.
+        """
+        data = self._unpacked.read(len(buffer)) or b""
+        self._count += len(data)
+        if self._count > BOMB_BYTES and self._count > BOMB_RATIO * self._stored.count:
+            raise SourceError(
+                f"{self._stored.count:,} bytes unpack to more than {self._count:,}: this is no log; what came before is stored"
+            )
         buffer[: len(data)] = data
         return len(data)

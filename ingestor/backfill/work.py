@@ -15,18 +15,16 @@ from itertools import chain
 from multiprocessing.connection import Connection
 from typing import IO, NamedTuple, Protocol
 
-import msgspec
 import pyarrow as pa
 import xxhash
 
+from tailrace.ingestor.backfill.known import ID_PREFIX, Counts, KnownRange
 from tailrace.ingestor.backfill.settings import BackfillSettings
 from tailrace.ingestor.backfill.sources import BLOCK_BYTES, Source, SourceError, opened, opened_plain, reading
 from tailrace.ingestor.backfill.split import Range, Splitter
 from tailrace.ingestor.decode import BatchDecoder, DeadLetter, Span
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
-ID_PREFIX = "content-"
-"""Of the ids of files that are known by what they hold."""
 IDENTITY_BYTES = 64 * 1024
 """A file is known by so many bytes at its start, and each range by all of its own."""
 
@@ -46,50 +44,6 @@ class Job:
     start: int = 0
     end: int = -1
     settled: bool = True
-
-
-class Counts(msgspec.Struct):
-    """What lines are.
-
-    Args:
-        bytes: Uncompressed.
-        lines: All of them that were wanted: rows + dead letters + blank.
-        rows: Lines that became records.
-        dead_letters: Lines that became none.
-        blank: Lines with nothing in them.
-        filtered: Lines that the selection left out.
-    """
-
-    bytes: int = 0
-    lines: int = 0
-    rows: int = 0
-    dead_letters: int = 0
-    blank: int = 0
-    filtered: int = 0
-
-    def add(self, other: Counts) -> None:
-        """Adds each of them."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRange:
-    """A range of a stream that an earlier run stored, or was about to.
-
-    Args:
-        start: Its first byte.
-        end: After its last.
-        digest: Of its bytes.
-        stored: Whether the ledger has it.
-        counts: What the ledger says of it.
-    """
-
-    start: int
-    end: int
-    digest: str
-    stored: bool
-    counts: Counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Many lines at once: whether all of them are records, in one call of the typed decoder.
+"""Many lines at once: whether all of them are records, in a few calls for all of them.
 
 It only ever says yes where `recognise.LineDecoder` and the times' parser would say yes to each line. Where it says
 nothing, the lines have to be read one by one: some are written in another way, or are no records.
@@ -7,22 +7,25 @@ nothing, the lines have to be read one by one: some are written in another way, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
+from functools import reduce
+from operator import attrgetter, itemgetter, methodcaller, or_
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import NODEFAULT, Meta, Struct
 
 from tailrace.schemas.dialects import raymon_file, tailrace_v1
-from tailrace.schemas.records import RECORD_TYPES
+from tailrace.schemas.records import RECORD_TYPES, Tag
 
 _Instant = Annotated[datetime, Meta(tz=True)]
 """The time as both clients write it. Numbers and times without a zone are read one by one."""
 _EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_TELLING = 2
+"""The byte that tells the two prefixes apart."""
 
 
 class ManyRead(NamedTuple):
@@ -32,28 +35,36 @@ class ManyRead(NamedTuple):
         dialect: Of all of them.
         kinds: Lines by kind.
         times: Of each, in order.
+        earliest: The smallest of them.
+        latest: The largest of them.
+        tags: Of each line that has some, with its index; only of lines that were read strictly.
     """
 
     dialect: str
-    kinds: Counter[str]
+    kinds: Mapping[str, int]
     times: list[datetime]
+    earliest: datetime
+    latest: datetime
+    tags: list[tuple[int, list[Tag]]]
 
 
 class ManyReader:
-    """Reads blocks of whole lines. One for each thread."""
+    """Reads whole lines. One for each thread."""
 
     def __init__(self) -> None:
         self._dialects = (_tailrace(), _raymon_file())
 
-    def read(self, block: bytes) -> ManyRead | None:
-        """What the lines of a block say; `None` when not every one of them is surely a record of one dialect.
+    def read(self, lines: Sequence[bytes], ascii: bool, strictly: bool = False) -> ManyRead | None:
+        """What lines say; `None` when not every one of them is surely a record of one dialect.
 
         Args:
-            block: Whole lines, each with its line feed; at least one.
+            lines: With their line feeds or without; at least one.
+            ascii: Whether all of their bytes are ASCII; what is, is read faster.
+            strictly: Say nothing either when any of them has a field that is not known.
         """
         for dialect in self._dialects:
-            if block.startswith(dialect.prefix):
-                return dialect.read(block)
+            if lines[0].startswith(dialect.prefix):
+                return dialect.read(lines, ascii, strictly)
         return None
 
 
@@ -62,67 +73,119 @@ class _Dialect:
         self,
         name: str,
         prefix: bytes,
-        kinds: dict[type, str],
+        is_surely: Callable[[Sequence[bytes]], bool],
+        kinds: Callable[[bool], dict[type, str]],
         time: str,
+        tags: str,
         later: Callable[[list[Any]], list[datetime]],
     ) -> None:
         self.prefix = prefix
         self._name = name
-        self._boundary = b"}\n" + prefix
-        self._kinds = kinds
-        self._time = attrgetter(time)
+        self._is_surely = is_surely
+        self._time, self._tags = attrgetter(time), attrgetter(tags)
         self._more_times = later
-        union: Any = None
-        for kind in kinds:
-            union = kind if union is None else union | kind
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(union)
+        self._kinds: dict[type, str] = {}
+        self._decoders: dict[bool, msgspec.json.Decoder[Any]] = {}
+        for strictly in (False, True):
+            shapes = kinds(strictly)
+            self._kinds |= shapes
+            union = reduce(or_, shapes)
+            self._decoders[strictly] = msgspec.json.Decoder(union)
 
-    def read(self, block: bytes) -> ManyRead | None:
-        # Between `}` and `{` no value of JSON goes on, so each line holds one value or more, and none a part of one.
-        lines = block.count(b"\n")
-        if block.count(self._boundary) != lines - 1 or not block.endswith(b"}\n"):
-            return None
+    def read(self, lines: Sequence[bytes], ascii: bool, strictly: bool) -> ManyRead | None:
         try:
-            if not block.isascii():
-                block.decode("utf-8")  # payloads are not looked into by the typed decoder
-            found = self._decoder.decode_lines(block)
-        except _FAULTS:
-            return None
-        if len(found) != lines:
+            if not self._is_surely(lines):
+                return None
+            if not ascii:
+                for line in lines:
+                    line.decode("utf-8")  # payloads are not looked into by the typed decoder
+            found = list(map(self._decoders[strictly].decode, lines))
+        except (*_FAULTS, IndexError):
             return None
         times = list(map(self._time, found))
-        bounds = [min(times), max(times), *self._more_times(found)]
-        if min(bounds) < _EARLIEST or max(bounds) > _LATEST:
+        # They are in order nearly always, and then this compares each once.
+        ordered = sorted(times)
+        earliest, latest = ordered[0], ordered[-1]
+        if not all(_EARLIEST <= time <= _LATEST for time in (earliest, latest, *self._more_times(found))):
             return None
-        counts = Counter(map(type, found))
-        kinds = Counter({self._kinds[kind]: count for kind, count in counts.items()})
-        return ManyRead(self._name, kinds, times)
+        types = list(map(type, found))
+        kinds = {self._kinds[shape]: count for shape, count in Counter(types).items()}
+        tags = []
+        if strictly:
+            tags = [
+                (index, self._tags(found[index]))
+                for index, shape in enumerate(types)
+                if self._kinds[shape] == "tags"
+            ]
+        return ManyRead(self._name, kinds, times, earliest, latest, tags)
 
 
 def _tailrace() -> _Dialect:
-    kinds: dict[type, str] = {}
-    for kind, record in RECORD_TYPES.items():
-        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("ts", _Instant)]
-        fields.append(("trace_ts", _Instant | None, None))
-        checked = msgspec.defstruct(
-            record.__name__, fields, bases=(record,), tag_field="kind", tag=kind, kw_only=True, gc=False
-        )
-        kinds[checked] = kind
+    def kinds(strictly: bool) -> dict[type, str]:
+        first = ("v", "ts", "project_id", "trace_id")
+        types: dict[str, Any] = {"ts": _Instant, "trace_ts": _Instant | None}
+        found: dict[type, str] = {}
+        for kind, record in RECORD_TYPES.items():
+            if kind == "tags":
+                tag = _shape(Tag, (), {}, strictly)
+                types["tags"] = list[tag]  # type: ignore[valid-type]
+            found[_shape(record, first, types, strictly, tag_field="kind", tag=kind)] = kind
+        return found
 
     def began(records: list[Any]) -> list[datetime]:
         return [record.trace_ts for record in records if record.trace_ts is not None]
 
-    return _Dialect("tailrace", tailrace_v1.PREFIX, kinds, "ts", began)
+    prefix = tailrace_v1.PREFIX
+    begins = methodcaller("startswith", prefix)
+    return _Dialect("tailrace", prefix, lambda lines: all(map(begins, lines)), kinds, "ts", "tags", began)
 
 
 def _raymon_file() -> _Dialect:
-    kinds: dict[type, str] = {}
-    for line, kind in raymon_file.LINE_KINDS.items():
-        inner = msgspec.structs.fields(line)[0].type
-        jcr = msgspec.defstruct("Jcr", [("timestamp", _Instant)], bases=(inner,), kw_only=True, gc=False)
-        tag = line.__struct_config__.tag
-        checked = msgspec.defstruct(
-            line.__name__, [("jcr", jcr)], bases=(line,), tag_field="type", tag=tag, gc=False
-        )
-        kinds[checked] = kind
-    return _Dialect("raymon-file", raymon_file.PREFIX, kinds, "jcr.timestamp", lambda _: [])
+    def kinds(strictly: bool) -> dict[type, str]:
+        tag = _shape(Tag, ("type", "name", "value", "group"), {}, strictly)
+        found: dict[type, str] = {}
+        for line, kind in raymon_file.LINE_KINDS.items():
+            inner = msgspec.structs.fields(line)[0].type
+            types: dict[str, Any] = {"timestamp": _Instant}
+            if kind == "tags":
+                types["data"] = list[tag]  # type: ignore[valid-type]
+            jcr = _shape(inner, ("timestamp", "trace_id", "ref", "data", "project_id"), types, strictly)
+            name = line.__struct_config__.tag
+            found[_shape(line, (), {"jcr": jcr}, strictly, tag_field="type", tag=name)] = kind
+        return found
+
+    # A line that decodes is one of these, unless it also begins as one of the other dialect.
+    prefix = raymon_file.PREFIX
+    telling, ours = itemgetter(_TELLING), {prefix[_TELLING]}
+    return _Dialect(
+        "raymon-file",
+        prefix,
+        lambda lines: set(map(telling, lines)) == ours,
+        kinds,
+        "jcr.timestamp",
+        "jcr.data",
+        lambda _: [],
+    )
+
+
+def _shape(
+    base: type[Struct], first: Sequence[str], types: Mapping[str, Any], strictly: bool, **config: Any
+) -> type[Struct]:
+    """A struct with the fields of another, some of them of other types, and in the order in which they are written: the decoder
+    looks for a key first where the last one left off."""
+    known = {field.name: field for field in msgspec.structs.fields(base)}
+    fields: list[Any] = []
+    for name in dict.fromkeys([*first, *known]):
+        if name not in known:
+            fields.append((name, Any, None))  # written always, and of no meaning here
+            continue
+        field, kind = known[name], types.get(name, known[name].type)
+        if field.default_factory is not NODEFAULT:
+            fields.append((name, kind, msgspec.field(default_factory=field.default_factory)))
+        elif field.default is not NODEFAULT:
+            fields.append((name, kind, field.default))
+        else:
+            fields.append((name, kind))
+    return msgspec.defstruct(
+        base.__name__, fields, kw_only=True, gc=False, forbid_unknown_fields=strictly, **config
+    )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benchmarks.memory import resident
 from crash import stores
+from crash.check import Outcome
 from crash.written import line
 from support.archives import write_forms
 from tailrace.schemas.crash import POINTS, VARIABLE
@@ -21,82 +27,117 @@ from tailrace.schemas.crash import POINTS, VARIABLE
 pytestmark = pytest.mark.timeout(3600)
 
 PROCESS = Path(__file__).resolve().parents[1] / "ingestor" / "backfill_process.py"
-RANGE_BYTES = 16 * 1024
-BACKFILL_POINTS = [point for point in POINTS if point.startswith("backfill.")]
-STORE_POINTS = ["ingest.after-table", "ingest.before-ledger"]
+OUR_POINTS = [point for point in POINTS if point.startswith("backfill.")]
+# Of the ingestor's those that storing a batch passes; there is no offset to commit.
+STORE_POINTS = ["ingest.before-table", "ingest.after-table", "ingest.before-ledger", "ingest.after-ledger"]
+WORKERS = 2
+MEMORY_MB = {"parent": 1600, "worker": 500}
+"""The parent holds the engine with its caches and merges; neither bound grows with the files."""
 
 
-def _command(dsn: str, directory: Path) -> list[str]:
-    return [sys.executable, str(PROCESS), dsn, str(RANGE_BYTES), "2", str(directory)]
+class Killed:
+    """Backfills of a directory, most of them ended before their time, and what they held in memory."""
+
+    def __init__(self, dsn: str, directory: Path, range_bytes: int, outcome: Outcome) -> None:
+        self._command = [sys.executable, str(PROCESS), dsn, str(range_bytes), str(WORKERS), str(directory)]
+        self._outcome = outcome
+        self.peak = {"parent": 0.0, "worker": 0.0}
+
+    def at(self, point: str, passes: int) -> None:
+        """One run that ends when it passes a point for the given time, if it does."""
+        code, _ = self._run({VARIABLE: f"{point}:{passes}"}, None)
+        self._outcome.faults[point] += code == -signal.SIGKILL
+
+    def after(self, seconds: float) -> None:
+        """One run that is killed after so long, if it has not ended by itself."""
+        code, _ = self._run({}, seconds)
+        self._outcome.faults["kill backfill"] += code == -signal.SIGKILL
+
+    def to_the_end(self) -> dict[str, object]:
+        """One run that nobody disturbs; its report."""
+        code, output = self._run({}, None)
+        assert code == 0
+        report: dict[str, object] = json.loads(output)
+        return report
+
+    def _run(self, environment: dict[str, str], seconds: float | None) -> tuple[int, str]:
+        process = subprocess.Popen(
+            self._command,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        watch = threading.Thread(target=self._watch, args=(process,))
+        watch.start()
+        if seconds is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.kill()
+        output, errors = process.communicate(timeout=3600)
+        watch.join()
+        assert process.returncode in (0, -signal.SIGKILL), errors
+        return process.returncode, output
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None:
+            with suppress(OSError, ValueError):  # some of them have just ended
+                self.peak["parent"] = max(self.peak["parent"], resident(process.pid))
+                for child in map(int, children.read_text().split()):
+                    self.peak["worker"] = max(self.peak["worker"], resident(child))
+            time.sleep(0.1)
 
 
-def _kill(dsn: str, directory: Path, at: str = "", after: float = 0.0) -> bool:
-    """One run that ends at a named point or after some time; whether it was killed before its end."""
-    environment = {**os.environ, **({VARIABLE: at} if at else {})}
-    process = subprocess.Popen(
-        _command(dsn, directory),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if not at:
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode in (0, -signal.SIGKILL), errors
-    return process.returncode != 0
+def _lines(writer: int, count: int) -> Iterator[bytes]:
+    return (line(writer, number).data + b"\n" for number in range(count))
 
 
-def _run(dsn: str, directory: Path) -> dict[str, object]:
-    done = subprocess.run(_command(dsn, directory), capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
-    report: dict[str, object] = json.loads(done.stdout)
-    return report
+def _write_half_gzipped(directory: Path, files: int, lines: int) -> None:
+    directory.mkdir()
+    for number in range(files):
+        path = directory / f"w{number}.log"
+        with gzip.open(f"{path}.gz", "wb", 1) if number % 2 else path.open("wb", 1 << 20) as file:
+            file.writelines(_lines(number, lines))
 
 
-def _assert_exact(stored: stores.Stored, expected: stores.Stored) -> None:
-    assert stored.tables == expected.tables
-    assert stored.dead_letters == expected.dead_letters
-    ends: dict[str, int] = {}
-    for stream, start, end, _ in stored.ledger:
-        assert ends.get(stream, 0) == start, f"{stream} has a gap or an overlap at {start}"
-        ends[stream] = end
+def _number(name: str, default: int) -> int:
+    return int(os.environ.get(f"TAILRACE_BACKFILL_{name}", str(default)))
 
 
-@pytest.mark.parametrize(
-    ("files", "lines", "kills"),
-    [
-        pytest.param(8, 400, 1, id="short"),
-        pytest.param(
-            int(os.environ.get("TAILRACE_BACKFILL_FILES", "40")),
-            int(os.environ.get("TAILRACE_BACKFILL_LINES", "500000")),
-            int(os.environ.get("TAILRACE_BACKFILL_KILLS", "20")),
-            id="long",
-            marks=[pytest.mark.soak, pytest.mark.timeout(4 * 3600)],
-        ),
-    ],
-)
-def test_backfill_killed(tmp_path: Path, files: int, lines: int, kills: int) -> None:
-    """A backfill over plain, compressed and packed files that ends at every named step of its path and at random times
-    stores every line once in every table, without a merge to hide a second copy, in ranges that follow on one another; a
-    run after that finds nothing to do."""
-    seed = int(os.environ.get("TAILRACE_SEED", "7"))
-    chance = random.Random(seed)
-    dsn = stores.create_embedded(tmp_path / "db")
+@pytest.mark.parametrize("size", ["short", pytest.param("long", marks=pytest.mark.soak)])
+def test_backfill_killed(tmp_path: Path, size: str, outcome: Outcome) -> None:
+    """A backfill over plain, compressed and packed files (long: half of them gzipped) that ends at every named step of its path
+    and at random times stores every line once in every table, without a merge to hide a second copy, in ranges that follow on one
+    another; a run after that finds nothing to do. No process ever holds more than its bound, however many lines there are.
+
+    `TAILRACE_BACKFILL_FILES`, `…_LINES` (of each) and `…_KILLS` say how long the long one is."""
+    chance = random.Random(seed := int(os.environ.get("TAILRACE_SEED", "7")))
+    directory, long = tmp_path / "logs", size == "long"
+    files = _number("FILES", 40) if long else 8
+    lines = _number("LINES", 500_000) if long else 400
+    kills = _number("KILLS", 20) if long else 1
     counts = dict.fromkeys(range(files), lines)
-    write_forms(
-        tmp_path / "logs",
-        {f"w{n}.log": b"".join(line(n, i).data + b"\n" for i in range(lines)) for n in range(files)},
-    )
-    killed = 0
-    for number, point in enumerate(BACKFILL_POINTS + STORE_POINTS):
-        killed += _kill(dsn, tmp_path / "logs", f"{point}:{1 + (number + seed) % 3}")
+    if long:
+        _write_half_gzipped(directory, files, lines)
+    else:
+        write_forms(directory, {f"w{n}.log": b"".join(_lines(n, lines)) for n in range(files)})
+    dsn = stores.create_embedded(tmp_path / "db")
+    run = Killed(dsn, directory, 1 << 20 if long else 1 << 14, outcome)
+    points = OUR_POINTS + STORE_POINTS
+    for number, point in enumerate(points):
+        run.at(point, 1 + (number + seed) % 3)
+    pause = max(2.5, files * lines / 50_000 / (kills + 1))
     for _ in range(kills):
-        killed += _kill(dsn, tmp_path / "logs", after=chance.uniform(1.0, 4.0))
-    report = _run(dsn, tmp_path / "logs")
+        run.after(pause * chance.uniform(0.4, 1.6))
+    report = run.to_the_end()
     assert report["errors"] == {} and report["complete"] == files, report
-    _assert_exact(stores.read(dsn), stores.expected(counts))
-    assert killed >= len(BACKFILL_POINTS + STORE_POINTS) // 2, "the points were hardly passed"
-    again = _run(dsn, tmp_path / "logs")
+    stored = stores.read(dsn)
+    outcome.count_stored(stored, stores.expected(counts), counts)
+    outcome.count_ledger(stored.ledger, counts, "file:content-")
+    outcome.notes = ", ".join(f"{who} at most {peak:,.0f} MB" for who, peak in run.peak.items())
+    outcome.assert_exact()
+    assert sum(outcome.faults[point] for point in points) >= len(points) // (1 if long else 2), outcome
+    assert all(peak < MEMORY_MB[who] for who, peak in run.peak.items()), outcome.notes
+    again = run.to_the_end()
     assert (again["finished_before"], again["lines"]) == (files, 0)

@@ -35,6 +35,7 @@ from tailrace.ingestor.backfill.status import status
 from tailrace.ingestor.decode import BatchDecoder
 from tailrace.ingestor.embedded import EmbeddedSink
 from tailrace.ingestor.insert import ClickHouseWriter
+from tailrace.schemas.errors import FatalError
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
 DAY = 86_400_000_000
@@ -219,8 +220,8 @@ def test_selection(place: Place, tmp_path: Path) -> None:
     assert place.messages() == ["m000002"]
     assert place.backfill(path, selection=Selection(since, until, ("a",), ("text",))).is_nothing_new
     rest = place.backfill(path)
-    assert (rest.stored.rows, rest.letters_there) == (7, 0)
-    assert len(set(place.messages())) == 6 and place.rows("SELECT count() FROM tag_lines") == [(1,)]
+    assert (rest.stored.rows, rest.rows_there, rest.letters_there) == (6, 1, 0)
+    assert len(place.messages()) == 6 and place.rows("SELECT count() FROM tag_lines") == [(1,)]
     assert place.rows("SELECT uniqExact(byte) FROM dead_letters") == [(1,)]
 
 
@@ -252,8 +253,8 @@ def test_hostile_lines(place: Place, tmp_path: Path) -> None:
 
 
 def test_shipped_live_before(place: Place, tmp_path: Path) -> None:
-    """Lines that came through `up` before are the same rows, and dead letters of the same bytes at the same place are not stored
-    a second time."""
+    """Lines that came through `up` before are told apart from new ones, dead letters of the same bytes at the same place too, and
+    neither are stored a second time nor counted in the ledger, whose sums are what stands in the tables."""
     data = texts(0, 20) + b"bad\n" + texts(20, 20)
     path = write(tmp_path / "app.log", data)
     decoder = BatchDecoder(1 << 20)
@@ -261,18 +262,45 @@ def test_shipped_live_before(place: Place, tmp_path: Path) -> None:
     sink = EmbeddedSink(place.writer, 1 << 20)
     asyncio.run(sink.store(decoder.finish(), "live"))
     dry = place.backfill(path, dry_run=True)
-    assert (dry.rows_there, dry.letters_there, dry.stored.rows) == (40, 1, 40)
+    assert (dry.rows_there, dry.letters_there, dry.stored.lines, dry.there.lines) == (40, 1, 0, 41)
     report = place.backfill(path)
-    assert report.letters_there == 1
-    # Each letter is counted once, where it stands: the audit compares.
-    assert place.rows("SELECT sum(rows), sum(dead_letters) FROM ledger") == [(80, 1)]
+    assert (report.stored, report.there) == (dry.stored, dry.there) and not report.reasons
+    assert place.rows("SELECT sum(rows), sum(dead_letters) FROM ledger") == [(40, 1)]
+    assert place.rows("SELECT count() FROM logs") == [(40,)]
     assert place.rows("SELECT count() FROM dead_letters") == [(1,)]
+    longer = place.backfill(write(tmp_path / "longer.log", texts(100, 3) + data + texts(40, 6)))
+    # Its letter stands elsewhere than the one that is there.
+    assert (longer.stored.rows, longer.rows_there, longer.stored.dead_letters) == (9, 40, 1)
+    assert place.rows("SELECT sum(rows), sum(dead_letters) FROM ledger") == [(49, 2)]
     other = place.backfill(write(tmp_path / "other.log", texts(50, 20) + b"bad\n" + texts(70, 20)))
     assert (other.letters_there, other.stored.dead_letters) == (0, 1)
-    assert place.rows("SELECT count() FROM dead_letters") == [(2,)]
-    place.client.command("ALTER TABLE logs DELETE WHERE message >= 'm000050' SETTINGS mutations_sync = 1")
-    assert place.rows("SELECT uniqExact(line_hash) FROM logs") == [(40,)]
-    assert place.rows("SELECT count() FROM logs FINAL") == [(40,)]
+    assert place.rows("SELECT count() FROM dead_letters") == [(3,)]
+    assert place.rows("SELECT count(), uniqExact(line_hash) FROM logs") == [(89, 89)]
+
+
+class _EndsBeforeLedger(ClickHouseWriter):
+    """Stores everything but the row that says so."""
+
+    def insert(self, table: str, rows: Any, token: str) -> None:
+        if table == "ledger":
+            raise FatalError("as if the process had ended")
+        super().insert(table, rows, token)
+
+
+def test_batches_in_doubt(place: Place, tmp_path: Path) -> None:
+    """What a run had stored when it ended before it could say so is not stored again by the next, whose batches are others:
+    records and dead letters."""
+    data = b"".join(texts(number * 20, 20) + b"bad\n" for number in range(20))
+    path = write(tmp_path / "app.log", data)
+    options = BackfillSettings((str(path),), workers=0, range_bytes=4096, section_bytes=8192)
+    ending = _EndsBeforeLedger(place.writer._client, "test")
+    with pytest.raises(FatalError):
+        asyncio.run(Backfill(options, place.history, [ending]).run())
+    assert place.rows("SELECT count() FROM dead_letters") == [(20,)]
+    report = place.backfill(path, batch_bytes=1)
+    assert (report.stored.rows, report.stored.dead_letters) == (400, 20)
+    for table, rows in (("logs", 400), ("dead_letters", 20)):
+        assert place.rows(f"SELECT count() FROM {table}") == [(rows,)], table
 
 
 def test_dry_run_stores_nothing(place: Place, tmp_path: Path) -> None:
@@ -453,7 +481,5 @@ def test_progress(
     asyncio.run(shown_while((backfill := Backfill(settings, place.history, [place.writer])).run(), backfill))
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) > 2
-    pattern = (
-        r"[01] of 1 files, [\d.]+ k?B of [\d.]+ kB(, \d+ s to go)?; [\d,]+ lines, ([\d,]+/s|-), [01] rejected"
-    )
+    pattern = r"[01] of [01] files, [\d.]+ k?B of [\d.]+ k?B(, \d+ s to go)?; [\d,]+ lines, ([\d,]+/s|-), [01] rejected"
     assert [line for line in shown if not re.fullmatch(pattern, line)] == []

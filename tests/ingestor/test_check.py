@@ -15,6 +15,7 @@ from support import hostile
 from tailrace.ingestor import check
 from tailrace.ingestor.check import Checker, CheckReport
 from tailrace.ingestor.decode import BatchDecoder
+from tailrace.schemas.dialects.many import ManyReader
 from tailrace.schemas.streams import FileChunk, FileRef
 
 NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
@@ -40,7 +41,18 @@ _crooked = [
     _raymon[4].replace(b'"data": {"type"', b'"data": {"a": "NaN", "b": ' + b"1" * 5000 + b', "type"'),
     b"x" * (LIMIT + 50) + b"\n",
 ]
-_lines = st.one_of(st.sampled_from(_raymon), st.sampled_from(_ours), st.sampled_from(_small + _crooked))
+_odd = [
+    _raymon[0].replace(b'"ref"', b'"reff": 1, "ref"'),
+    _raymon[1].replace(b'"group"', b'"unit": "ms", "group"', 1),
+    _raymon[1].replace(b'"type": "metric"', b'"type": "metric", "value": NaN', 1),
+    _ours[0].replace(b'"message"', b'"mesage": 1, "message"'),
+    _ours[0].replace(b"2026-11-20", b"1971-01-01"),
+    _ours[0].replace(b'"message": "', b'"message": "\xc3\xa9'),
+    _raymon[4].replace(b'"data": {"type"', b'"data": {"\xff": 1, "type"'),
+]
+_lines = st.one_of(
+    st.sampled_from(_raymon), st.sampled_from(_ours), st.sampled_from(_small + _crooked + _odd)
+)
 _runs = st.lists(st.tuples(_lines, st.integers(1, 30)), max_size=12).map(
     lambda runs: b"".join(line * count for line, count in runs)
 )
@@ -76,6 +88,22 @@ def test_the_same_as_an_ingestor_would_say(
     assert [(finding.byte, finding.reason) for finding in found.findings] == expected
     for finding in found.findings:
         assert (data + end)[: finding.byte].count(b"\n") == finding.line - 1
+
+
+@settings(max_examples=100)
+@given(data=_runs, end=st.binary(max_size=30), block=st.integers(1, 5000))
+def test_many_at_once_and_one_by_one_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, end: bytes, block: int
+) -> None:
+    """The whole report, suspicions and their places included, is the same when no two lines are read at once."""
+    path = tmp_path_factory.getbasetemp() / "check.log"
+    path.write_bytes(data + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "_BLOCK_BYTES", block)
+        patch.setattr(check, "_LOOKED_AT_EACH", 1)
+        quick = checked(path)
+        patch.setattr(ManyReader, "read", lambda *_, **__: None)
+        assert checked(path) == quick
 
 
 def test_valid_lines_are_read_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
