@@ -22,6 +22,9 @@ from tailrace.schemas.timestamps import TimestampParser, trace_start
 
 HEAD_BYTES = 64 * 1024
 """How much of a line over the limit is kept with its dead letter."""
+_TOGETHER_BYTES = 64 * 1024
+"""Lines that are decoded in one call, and one by one where one of them is no record: few enough to stay in the caches, and to
+leave the garbage collector nothing to walk through."""
 OVERSIZED_HEADER = "tailrace-oversized"
 """Header of a Kafka message that holds only the head of its line; its value is the whole length in digits."""
 
@@ -154,6 +157,22 @@ class ReadLine(NamedTuple):
     trace_ts: int
 
 
+class ReadLines(NamedTuple):
+    """Valid lines; each list holds one item a line.
+
+    Args:
+        records: What they say.
+        contents: As of `ReadLine`.
+        ts: As of `ReadLine`.
+        trace_ts: As of `ReadLine`.
+    """
+
+    records: list[Record]
+    contents: list[bytes]
+    ts: list[int]
+    trace_ts: list[int]
+
+
 class LineReader:
     """Everything that makes a line valid, in one place: what `tailrace check` accepts is what is ingested.
 
@@ -179,10 +198,33 @@ class LineReader:
             raise too_long(len(line), self._max_line_bytes)
         record, content, dialect = self._lines.decode(line)
         ts = self._times.parse(record.ts)
-        trace_ts = trace_start(record.trace_id, ts)
-        if trace_ts is None:
-            trace_ts = ts if record.trace_ts is None else self._times.parse(record.trace_ts)
-        return ReadLine(record, content, dialect, ts, trace_ts)
+        return ReadLine(record, content, dialect, ts, self._trace_ts(record, ts))
+
+    def read_all(self, block: bytes) -> ReadLines | None:
+        """The same of many lines at once, or `None` where they have to be read one by one.
+
+        Args:
+            block: Lines with a line feed between them; the last one may have one.
+        """
+        found = self._lines.decode_all(block)
+        if found is None:
+            return None
+        records, contents = found
+        if len(block) > self._max_line_bytes and max(map(len, contents)) > self._max_line_bytes:
+            return None
+        parse = self._times.parse
+        try:
+            ts = [parse(record.ts) for record in records]
+            trace_ts = list(map(self._trace_ts, records, ts))
+        except RecordError:
+            return None
+        return ReadLines(records, contents, ts, trace_ts)
+
+    def _trace_ts(self, record: Record, ts: int) -> int:
+        began = trace_start(record.trace_id, ts)
+        if began is None:
+            began = ts if record.trace_ts is None else self._times.parse(record.trace_ts)
+        return began
 
 
 @dataclass(slots=True)
@@ -255,25 +297,48 @@ class BatchDecoder:
 
     def _add_lines(self, data: bytes, origin: Origin, span: Span) -> None:
         """Lines that lie one after the other; `origin` is that of the first."""
-        lines = data.split(b"\n")
+        span.bytes += len(data)
+        start, item = 0, 0
+        while start < len(data):
+            end = (
+                data.rfind(b"\n", start, start + _TOGETHER_BYTES) + 1
+                or data.find(b"\n", start) + 1
+                or len(data)
+            )
+            block = data if end - start == len(data) else data[start:end]
+            lines = self._add_together(block, span)
+            if not lines:
+                lines = self._add_one_by_one(block, origin, start, item, span)
+            start, item = end, item + lines
+
+    def _add_together(self, block: bytes, span: Span) -> int:
+        """How many lines these are, when all of them became records; 0 when nothing was done."""
+        found = None if self.rejected else self._reader.read_all(block)
+        if found is None:
+            return 0
+        hashes = list(map(xxhash.xxh3_64_intdigest, found.contents))
+        self._columns.extend(found.records, found.ts, found.trace_ts, hashes)
+        span.lines += len(hashes)
+        span.rows += len(hashes)
+        return len(hashes)
+
+    def _add_one_by_one(self, block: bytes, origin: Origin, start: int, item: int, span: Span) -> int:
+        """Lines of which some may be no records; how many they are. The first is the `item`-th, and begins at `start`."""
+        lines = block.split(b"\n")
         if not lines[-1]:
             lines.pop()
         span.lines += len(lines)
-        span.bytes += len(data)
-        position = 0
-        for item, line in enumerate(lines):
+        position = start
+        for number, line in enumerate(lines, item):
             fault = self._try_line(line, span)
             if fault is not None:
                 byte = origin.byte + position if origin.byte >= 0 else -1
-                item_number = item if origin.source == "kafka" else 0
+                place = number if origin.source == "kafka" else 0
                 self._bury(
-                    line,
-                    len(line),
-                    fault,
-                    msgspec.structs.replace(origin, byte=byte, item=item_number),
-                    span,
+                    line, len(line), fault, msgspec.structs.replace(origin, byte=byte, item=place), span
                 )
             position += len(line) + 1
+        return len(lines)
 
     def _add_line(self, line: bytes, span: Span, topic: str, partition: int, message: Message) -> None:
         fault = self._try_line(line, span)
@@ -292,7 +357,7 @@ class BatchDecoder:
         line_hash = xxhash.xxh3_64_intdigest(content)
         if line_hash in self.rejected:
             return RecordError(Reason.REJECTED, self.rejected[line_hash])
-        self._columns.append(record, ts, trace_ts, line_hash)
+        self._columns.extend([record], [ts], [trace_ts], [line_hash])
         span.rows += 1
         return None
 

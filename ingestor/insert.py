@@ -20,7 +20,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailrace.ingestor.decode import DecodedBatch, dead_letter_table, ledger_table
+from tailrace.ingestor.decode import DecodedBatch, Origin, dead_letter_table, ledger_table
 from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.clickhouse.connection import translated
 from tailrace.schemas.clickhouse.migrate import DEDUPLICATION_BLOCKS, DEDUPLICATION_SECONDS
@@ -54,6 +54,9 @@ INSERT_SETTINGS = {
     "min_insert_block_size_rows": 0,
     "min_insert_block_size_bytes": 0,
     "max_insert_threads": 1,
+    # Rows that stand twice in one block are merged like those of two blocks, in the background, and readers count them once
+    # anyway: looking for them at each insert took a third of its time.
+    "optimize_on_insert": 0,
     # Late lines and imports touch many days at once; ClickHouse would refuse more than 100.
     "max_partitions_per_insert_block": 0,
 }
@@ -393,13 +396,19 @@ class Inserter:
             await asyncio.wait([asyncio.wrap_future(self._asked)], timeout=1.0)
 
     async def only_missing(self, batch: DecodedBatch) -> DecodedBatch:
-        """The batch without the records that are stored already, under whatever token."""
+        """The batch without the records and the dead letters that are stored already, under whatever token."""
         tables = []
         for table, rows in batch.tables:
             missing, _ = await self._attempt(self._writer.missing, table, rows)
             if missing:
                 tables.append((table, rows.take(missing).combine_chunks()))
-        return DecodedBatch(tables, batch.dead_letters, batch.spans, batch.without)
+        stored: set[Origin] = set()
+        if letters := batch.dead_letters:
+            absent, _ = await self._attempt(
+                self._writer.missing, "dead_letters", dead_letter_table(letters, received_at=0)
+            )
+            stored = {letter.origin for letter in letters} - {letters[index].origin for index in absent}
+        return _without_letters(DecodedBatch(tables, letters, batch.spans, batch.without), stored)
 
     async def _insert(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> dict[int, str]:
         """Stores the rows of one table; those that cannot be are told by their hash, with the reason.
@@ -482,6 +491,14 @@ class Inserter:
                     log.warning("ClickHouse takes inserts again after %d failed attempts", failures)
                     self.stats.waiting = ""
                 return result, failures
+
+
+def _without_letters(batch: DecodedBatch, stored: Set[Origin]) -> DecodedBatch:
+    """The batch without these dead letters, also when it is decoded again because ClickHouse rejected some row."""
+    letters = [letter for letter in batch.dead_letters if letter.origin not in stored]
+    return DecodedBatch(
+        batch.tables, letters, batch.spans, lambda rejected: _without_letters(batch.without(rejected), stored)
+    )
 
 
 def newest_event(batch: DecodedBatch, now: float) -> float | None:

@@ -234,7 +234,7 @@ class Replayer:
             if line_hash in refused:
                 span.dead_letters += 1
                 continue
-            columns.append(record, found.ts, found.trace_ts, line_hash)
+            columns.extend([record], [found.ts], [found.trace_ts], [line_hash])
             span.rows += 1
         # The letters are in their table already: none is added, their outcome is noted instead.
         return DecodedBatch(columns.to_arrow(), (), (span,), without), outcomes

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from tailrace.schemas.dialects.raymon_payload import PayloadDecoder
-from tailrace.schemas.records import Name, Object, Record, Tag, Tags, Text, Timestamp
+from tailrace.schemas.records import Name, Object, Record, TagList, Tags, Text, Timestamp
 
 PREFIX = b'{"type": '
 """How Python's `json.dumps` begins the line; other writers may order the keys as they like."""
@@ -30,7 +30,7 @@ class _InfoJcr(_Common, kw_only=True):
 
 
 class _TagsJcr(_Common, kw_only=True):
-    data: list[Tag]
+    data: TagList
 
 
 class _DataJcr(_Common, kw_only=True):
@@ -67,6 +67,10 @@ class RaymonFile:
     def decode(self, line: bytes) -> Record:
         """Raises `msgspec.MsgspecError`, `UnicodeDecodeError` or `RecursionError`."""
         return self._record(self._decoder.decode(line))
+
+    def decode_all(self, block: bytes) -> list[Record]:
+        """The same of every value in a block."""
+        return list(map(self._record, self._decoder.decode_lines(block)))
 
     def convert(self, document: dict[str, object]) -> Record:
         """The same from a line that was parsed already, its raw fields as `msgspec.Raw`."""

@@ -22,6 +22,10 @@ class TailraceV1:
         """Raises `msgspec.MsgspecError`, `UnicodeDecodeError` or `RecursionError`."""
         return self._decoder.decode(line)
 
+    def decode_all(self, block: bytes) -> list[Record]:
+        """The same of every value in a block."""
+        return self._decoder.decode_lines(block)
+
     def convert(self, document: dict[str, object]) -> Record:
         """The same from a line that was parsed already, its raw fields as `msgspec.Raw`."""
         record: Record = msgspec.convert(document, AnyRecord)

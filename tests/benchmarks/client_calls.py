@@ -224,26 +224,54 @@ def import_milliseconds(code: str) -> float:
     )
 
 
-def main() -> None:
-    """Measures and prints the tables."""
+Times = dict[tuple[str, str], list[float]]
+"""Microseconds a call of each block, by contender and case."""
+
+
+def times(blocks: int = BLOCKS) -> Times:
+    """Blocks of calls of each contender, in turns; without raymon where it cannot be installed."""
+    with _contenders() as all_of_them:
+        return _blocks(all_of_them, blocks)
+
+
+@contextmanager
+def _contenders() -> Iterator[list[Contender]]:
     from contextlib import ExitStack
 
+    from support.raymon import RaymonMissing
+
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-") as home, ExitStack() as stack:
-        all_of_them = [stack.enter_context(contender(name, Path(home))) for name in CONTENDERS]
-        times: dict[tuple[str, str], list[float]] = {}
+        found = []
+        for name in CONTENDERS:
+            try:
+                found.append(stack.enter_context(contender(name, Path(home))))
+            except RaymonMissing:
+                continue
+        yield found
+
+
+def _blocks(contenders: list[Contender], blocks: int) -> Times:
+    taken: Times = {}
+    for block in range(blocks):
+        for case in CASES:
+            for each in contenders:
+                if each.name == "raymon" and case in NOT_IN_RAYMON:
+                    continue
+                mean = each.ask(case, CALLS // (5 if each.name == "raymon" else 1))
+                if block:  # the first one warms up
+                    taken.setdefault((each.name, case), []).append(mean)
+    return taken
+
+
+def main() -> None:
+    """Measures and prints the tables."""
+    with _contenders() as all_of_them:
+        found = _blocks(all_of_them, BLOCKS)
         tails: dict[str, list[list[float]]] = {name: [] for name in CONTENDERS}
-        for block in range(BLOCKS):
-            for case in CASES:
-                for each in all_of_them:
-                    if each.name == "raymon" and case in NOT_IN_RAYMON:
-                        continue
-                    taken = each.ask(case, CALLS // (5 if each.name == "raymon" else 1))
-                    if block:  # the first one warms up
-                        times.setdefault((each.name, case), []).append(taken)
         for _ in range(5):
             for each in all_of_them:
                 tails[each.name].append(each.ask("info", CALLS_A_THREAD, THREADS))
-    _print(times, tails)
+    _print(found, {name: rounds for name, rounds in tails.items() if rounds})
 
 
 def _print(times: Mapping[tuple[str, str], list[float]], tails: Mapping[str, list[list[float]]]) -> None:
@@ -263,7 +291,10 @@ def _print(times: Mapping[tuple[str, str], list[float]], tails: Mapping[str, lis
         print(f"{title:24}" + "".join(f"{cell:>20}" for cell in cells))
     print(f"\n.info among {THREADS} threads, µs, median of 5 rounds of {THREADS * CALLS_A_THREAD:,} calls\n")
     for position, title in enumerate(("p50", "p99", "p99.9", "maximum")):
-        cells = [f"{statistics.median(each[position] for each in tails[name]):.1f}" for name in CONTENDERS]
+        cells = [
+            f"{statistics.median(each[position] for each in tails[name]):.1f}" if name in tails else "-"
+            for name in CONTENDERS
+        ]
         print(f"{title:24}" + "".join(f"{cell:>20}" for cell in cells))
     print()
     for code in ("import tailrace", "from tailrace import FileLogger, Tag, Trace", "import json, logging"):

@@ -81,6 +81,50 @@ def test_every_dialect_and_spelling_gives_the_same_record(kind: str, spelling: s
             )
 
 
+_KINDS = ("text", "tags", "object")
+_FIELDS = ({"message": 'a}\n{"v":1,"kind":'}, {"tags": [TAG, TAG]}, {"ref": "r", "data": {"v": [1, 2.5]}})
+_WRITTEN = {
+    "tailrace": [
+        json.dumps({"v": 1, "kind": kind} | V1 | fields, separators=(",", ":"))
+        for kind, fields in zip(_KINDS, _FIELDS, strict=True)
+    ],
+    "raymon-file": [
+        json.dumps({"type": kind, "jcr": JCR | {"data": data, "ref": "r"}})
+        for kind, data in (("info", 'a}\n{"type": '), ("tags", [TAG, TAG]), ("data", PAYLOAD))
+    ],
+}
+_ODD = [
+    "",
+    " ",
+    "{}",
+    '{"type": ',
+    "}",
+    TS,
+    '{"type": "info"}{"type": "info"}',
+    '{"v":1,"kind":"text"}',
+    "é",
+    "\ufeff{}",
+    "{}\r",
+]
+
+
+@given(st.sampled_from(sorted(_WRITTEN)), st.data(), st.booleans())
+def test_many_lines_at_once_are_the_records_of_each(dialect: str, data: st.DataObject, ends: bool) -> None:
+    """Decoding a block at once gives what decoding line by line gives, or nothing; and something where all lines are as
+    one client writes them."""
+    good = _WRITTEN[dialect]
+    odd = st.sampled_from(_ODD) | st.sampled_from([text for texts in _WRITTEN.values() for text in texts])
+    texts = data.draw(st.lists(st.sampled_from(good) | odd, min_size=1, max_size=12))
+    block = ("\n".join(texts) + "\n" * ends).encode()
+    found = LineDecoder().decode_all(block)
+    if found is None:
+        assert not set(texts) <= set(good)
+        return
+    records, lines = found
+    assert lines == block.removesuffix(b"\n").split(b"\n")
+    assert list(map(msgspec.json.encode, records)) == [msgspec.json.encode(decode(line)) for line in lines]
+
+
 @pytest.mark.parametrize(
     "document",
     [

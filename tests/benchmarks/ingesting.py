@@ -1,0 +1,160 @@
+"""Lines → all tables: from Kafka, from a file, from a .gz; ours exactly once and validated, against ClickHouse's own readers in chDB.
+
+The peer is `clickhouse_alone`. Both read the same Kafka messages of up to 64 KiB of lines, as `tailrace ship` writes them:
+`JSONEachRow` takes several rows from one. Rows and a checksum of what they say must be those of the peer in every run. Both start
+from an empty database; seconds are those of the work, CPU and memory those of the whole process, its start included.
+
+Where our time goes, in µs of CPU a line of the corpus, on two shared cores with a load of 2 to 3; in brackets before what follows:
+
+    decoding and columns, in Python                9.1   (12.4)    lines of a message together, columns filled by kind
+    inserts, views included                        8.8   (16.4)    `optimize_on_insert = 0`
+      of them tag_lines, tags and tag_stats        5.4   (11.7)
+    the whole process, merges included              24  (36 to 44)
+
+Of the Python half is msgspec making objects, and the loop over tags. What changed nothing that could be told from noise, each tried
+six or three times in turns: `parallel_view_processing`, skip indexes off, compact parts, column statistics off, one thread, query
+profiling off, batches of 32 MiB instead of 16. Without deduplication tokens an insert costs the same. The peer's process takes 16 µs
+a line, its start included. With inserts of 9 µs a line, 1.5 times its speed leaves nothing for decoding: objects in Python for each
+line are no way there; a compiled decoder that fills Arrow columns, and larger blocks, may be.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kafka_engine import CHDB, alone, kafka_engine_python
+from benchmarks.measure import Bench, Row, Taken, compared, documented, interleaved, tailrace
+
+GOAL = "1.5 times its lines/s"
+
+
+def contents(home: Path, database: Path) -> dict[str, list[int]]:
+    """Rows and checksums of a database that no process holds."""
+    command = [*alone(home, database), "contents"]
+    found: dict[str, list[int]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return found
+
+
+class _Check:
+    """Whether everybody stored the same."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._expected: dict[str, list[int]] | None = None
+
+    def same(self, found: dict[str, list[int]]) -> None:
+        """Rows and checksums, against those seen before."""
+        assert sum(found[table][0] for table in ("logs", "objects", "tag_lines")) == self._lines, found
+        assert found["tags"][0] == found["tag_lines"][1], found
+        if self._expected is None:
+            self._expected = found
+        assert found == self._expected, (found, self._expected)
+
+
+def _rows(
+    bench: Bench,
+    what: str,
+    size: int,
+    ours: Callable[[Path], tuple[dict[str, Any], Taken]],
+    theirs: Callable[[Path], tuple[dict[str, Any], Taken]] | None,
+    note: str,
+) -> Row:
+    lines = bench.plan.ingest
+    check = _Check(lines)
+
+    def run_ours() -> Taken:
+        database = bench.home / bench.name("db")
+        document, taken = ours(database)
+        assert document["lines"] == document["rows"] == lines, document
+        check.same(contents(bench.home, database))
+        shutil.rmtree(database)
+        return taken
+
+    def run_theirs() -> Taken:
+        assert theirs is not None
+        database = bench.home / bench.name("db")
+        document, taken = theirs(database)
+        check.same(document["contents"])
+        shutil.rmtree(database)
+        return taken
+
+    runs = interleaved(bench, {"tailrace": run_ours} | ({"ClickHouse": run_theirs} if theirs else {}))
+    return compared(
+        what, lines, size, runs, "ClickHouse", GOAL, lambda speed, _cpu, _memory: speed >= 1.5, note
+    )
+
+
+def from_kafka(bench: Bench) -> Row:
+    """The ingestor against the Kafka engine."""
+    lines, brokers = bench.plan.ingest, bench.kafka.bootstrap
+    parts = 2  # files, hence partitions: as many as cores
+    corpora = [bench.corpus(lines // parts), *(bench.home / f"more-{part}.log" for part in range(1, parts))]
+    text = corpora[0].read_bytes()
+    for path in corpora[1:]:
+        # The same lines with a different project are different lines of the same length.
+        path.write_bytes(text.replace(b'"project_id": "shop"', b'"project_id": "shoq"'))
+    topic = bench.name("ingest")
+    ship = [
+        "ship",
+        "--kafka",
+        brokers,
+        "--topic",
+        topic,
+        "--shipper-id",
+        topic,
+        "--partitions",
+        "6",
+        "--once",
+    ]
+    subprocess.run(tailrace(*ship, *corpora), check=True, capture_output=True)
+
+    def ours(database: Path) -> tuple[dict[str, Any], Taken]:
+        where = ["--kafka", brokers, "--topic", topic, "--group", bench.name("group")]
+        return documented(
+            tailrace("ingest", *where, "--clickhouse", f"chdb://{database}", "--once", "--format", "json")
+        )
+
+    python = kafka_engine_python(build=bench.plan.builds)
+
+    def theirs(database: Path) -> tuple[dict[str, Any], Taken]:
+        assert python is not None
+        where = [str(lines), brokers, topic, bench.name("group")]
+        return documented([*alone(bench.home, database, python), "kafka", *where])
+
+    size = sum(path.stat().st_size for path in corpora)
+    what = f"ingest {lines:,} lines, Kafka → all tables, exactly once, validated"
+    note = f"the peer at least once, not validated, from the same packed messages, in chdb {CHDB}"
+    return _rows(bench, what, size, ours, theirs if python else None, note)
+
+
+def from_file(bench: Bench, zipped: bool = False) -> Row:
+    """The backfill against `INSERT … SELECT FROM file(…)`."""
+    lines = bench.plan.ingest
+    corpus = bench.corpus(lines)
+    size = corpus.stat().st_size
+    if zipped:
+        packed = corpus.with_name(f"{corpus.name}.gz")
+        with corpus.open("rb") as plain, gzip.open(packed, "wb", 6) as file:
+            shutil.copyfileobj(plain, file)
+        moment = time.time() - 3600
+        os.utime(packed, (moment, moment))
+        corpus = packed
+
+    def ours(database: Path) -> tuple[dict[str, Any], Taken]:
+        return documented(
+            tailrace("backfill", corpus, "--clickhouse", f"chdb://{database}", "--format", "json")
+        )
+
+    def theirs(database: Path) -> tuple[dict[str, Any], Taken]:
+        return documented([*alone(bench.home, database), "file", str(lines), corpus])
+
+    what = f"backfill {lines:,} lines, {'.gz' if zipped else 'file'} → all tables, once, validated"
+    return _rows(bench, what, size, ours, theirs, "the peer: INSERT … SELECT FROM file(…, JSONEachRow)")

@@ -1,0 +1,184 @@
+"""File → Kafka: ours exactly once, Fluent Bit with the settings that were quickest for it, raw and at least once.
+
+Both write the same lines into a topic of six partitions with acks=all. Fluent Bit is timed until Kafka has all lines. Its librdkafka
+may have no zstd, and aiokafka's lz4 is of the slowest level: both compress with snappy here, and ours once more with zstd, as shipped.
+The number of lines is asserted in every run, and the lines of each one's first run are read back and compared by checksum.
+FLUENT_BIT names the binary: a release build, since without the compiler's optimisation it is a peer for nobody. Without it the
+row says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import xxhash
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from benchmarks.measure import Bench, Row, Taken, Watched, compared, documented, interleaved, tailrace
+
+PARTITIONS = 6
+MOST_BYTES = 10_485_760
+FLUENT_BIT = """
+service:
+  flush: {flush}
+  grace: 5
+  log_level: warning
+pipeline:
+  inputs:
+    - name: tail
+      tag: bench
+      path: {path}
+      read_from_head: on
+      refresh_interval: 1
+      key: log
+      db: {home}/tail.db
+      db.sync: normal
+      buffer_chunk_size: 1M
+      buffer_max_size: 9M
+      mem_buf_limit: 64M
+      threaded: {threaded}
+  outputs:
+    - name: kafka
+      match: bench
+      brokers: {brokers}
+      topics: {topic}
+      format: raw
+      raw_log_key: log
+      retry_limit: no_limits
+      queue_full_retries: 0
+      rdkafka.request.required.acks: "-1"
+      rdkafka.message.timeout.ms: "0"
+      rdkafka.message.max.bytes: "10485760"
+      rdkafka.compression.codec: {codec}
+      rdkafka.linger.ms: "{linger}"
+      rdkafka.batch.size: "1000000"
+      rdkafka.queue.buffering.max.kbytes: "262144"
+      rdkafka.queue.buffering.max.messages: "1000000"
+"""
+
+
+def fluent_bit(
+    home: Path, path: Path, brokers: str, topic: str, *, codec: str = "snappy", fresh: bool = False
+) -> list[str]:
+    """The command line of the peer, configured for throughput, or for lines that are to arrive soon."""
+    home.mkdir(parents=True)
+    text = FLUENT_BIT.format(
+        home=home,
+        path=path,
+        brokers=brokers,
+        topic=topic,
+        codec=codec,
+        flush="0.05" if fresh else "0.2",
+        linger="5" if fresh else "20",
+        threaded="off" if fresh else "on",
+    )
+    (home / "fluent-bit.yaml").write_text(text)
+    return [os.environ["FLUENT_BIT"], "-c", str(home / "fluent-bit.yaml")]
+
+
+async def ended(brokers: str, topic: str, lines: int, seconds: float) -> None:
+    """Returns when the topic has so many messages."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers)
+    await consumer.start()
+    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    deadline = time.monotonic() + seconds
+    try:
+        while (found := sum((await consumer.end_offsets(partitions)).values())) < lines:
+            assert time.monotonic() < deadline, f"{found} of {lines} messages arrived"
+            await asyncio.sleep(0.01)
+    finally:
+        await consumer.stop()
+
+
+async def checked(brokers: str, topic: str) -> tuple[int, int]:
+    """Number and checksum of the lines of a topic that are committed; the checksum does not depend on their order."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=brokers, isolation_level="read_committed", max_partition_fetch_bytes=8 << 20
+    )
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        lines = total = 0
+        while any([await consumer.position(each) < ends[each] for each in partitions]):
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                for record in records:
+                    for line in (record.value or b"").split(b"\n"):
+                        lines += 1
+                        total += xxhash.xxh3_64_intdigest(line)
+        return lines, total % 2**64
+    finally:
+        await consumer.stop()
+
+
+def checksum(path: Path) -> tuple[int, int]:
+    """The same of a file."""
+    lines = total = 0
+    with path.open("rb") as file:
+        for line in file:
+            lines += 1
+            total += xxhash.xxh3_64_intdigest(line.removesuffix(b"\n"))
+    return lines, total % 2**64
+
+
+def rows(bench: Bench) -> list[Row]:
+    """Ours against Fluent Bit."""
+    lines, brokers = bench.plan.ship, bench.kafka.bootstrap
+    corpus = bench.corpus(lines)
+    expected = checksum(corpus)
+    unchecked = {"tailrace", "tailrace, zstd", "Fluent Bit"}
+
+    def topic() -> str:
+        name = bench.name("ship")
+        bench.kafka.create_topic(name, PARTITIONS, {"max.message.bytes": str(MOST_BYTES)})
+        return name
+
+    def check(contender: str, name: str) -> None:
+        # Taking a message a line apart takes ten times as long as shipping it: once is enough for each.
+        if contender in unchecked:
+            unchecked.discard(contender)
+            found = asyncio.run(checked(brokers, name))
+            assert found == expected, f"{contender}: {found} is not {expected}"
+
+    def ours(contender: str, codec: str) -> Taken:
+        name = topic()
+        command = ["ship", "--kafka", brokers, "--topic", name, "--shipper-id", name, "--compression", codec]
+        document, taken = documented(tailrace(*command, "--once", "--format", "json", corpus))
+        assert document["lines"] == lines, document
+        check(contender, name)
+        return taken
+
+    def theirs() -> Taken:
+        name = topic()
+        process = Watched(fluent_bit(bench.home / name, corpus, brokers, name))
+        asyncio.run(ended(brokers, name, lines, 120))
+        taken = process.end(signal.SIGTERM)
+        check("Fluent Bit", name)
+        return taken
+
+    contenders = {"tailrace": lambda: ours("tailrace", "snappy")}
+    contenders["tailrace, zstd"] = lambda: ours("tailrace, zstd", "zstd")
+    if "FLUENT_BIT" in os.environ:
+        contenders["Fluent Bit"] = theirs
+    runs = interleaved(bench, contenders)
+    size = corpus.stat().st_size
+    what = f"ship {lines:,} lines, file → Kafka, exactly once"
+    goal = "2 times its lines/s, at most 0.6 of its CPU, no more memory"
+
+    def reached(speed: float, cpu: float, memory: float) -> bool:
+        return speed >= 2 and cpu <= 0.6 and memory <= 1
+
+    as_shipped = {"tailrace": runs["tailrace, zstd"], "Fluent Bit": runs.get("Fluent Bit", [])}
+    zstd = "ours with zstd, as shipped, against its snappy"
+    return [
+        compared(
+            f"{what}, snappy", lines, size, runs, "Fluent Bit", goal, reached, "the peer at least once, raw"
+        ),
+        compared(f"{what}, zstd", lines, size, as_shipped, "Fluent Bit", goal, reached, zstd),
+    ]
