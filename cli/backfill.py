@@ -163,10 +163,8 @@ def _store(
     writers: Sequence[TableWriter],
     report: BackfillReport | None,
 ) -> BackfillReport:
-    from tailrace.ingestor.backfill.memory import keep_little
     from tailrace.ingestor.backfill.run import Backfill
 
-    keep_little()
     backfill = Backfill(settings, history, writers, report)
     asyncio.run(_shown(backfill))
     return backfill.report

@@ -7,7 +7,6 @@ import json
 import sys
 
 from tailrace.ingestor.backfill.claims import StoredHistory
-from tailrace.ingestor.backfill.memory import keep_little
 from tailrace.ingestor.backfill.run import Backfill
 from tailrace.ingestor.backfill.settings import BackfillSettings
 from tailrace.ingestor.insert import ClickHouseWriter
@@ -16,7 +15,6 @@ from tailrace.schemas.clickhouse.migrate import migrate
 
 
 def main(dsn_text: str, range_bytes: int, workers: int, *paths: str) -> None:
-    keep_little()
     dsn = Dsn.parse(dsn_text)
     first = connect(dsn, create_database=True)
     migrate(first)
