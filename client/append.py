@@ -118,18 +118,22 @@ class AppendFile:
     def append_block(self, lines: Sequence[bytes]) -> None:
         """Append several lines by one write where that can be done; the same promises hold for each of them."""
         rest = lines
-        if len(lines) > 1 and self._regular and not self._torn and monotonic() < self._check_at:
+        if len(lines) > 1 and not self._torn:
             try:
-                block = b"".join(lines)
-                written = os.write(self._fd, block)
-                self._room -= written
-                if self._room < 0:
-                    self._check_at = 0.0
-                if written == len(block):
-                    self.lines += len(lines)
-                    return
-                rest = self._after_short_block(lines, written)
-            except (OSError, MemoryError):
+                now = monotonic()
+                if now >= self._check_at:
+                    self._check(now)
+                if self._regular:
+                    block = b"".join(lines)
+                    written = os.write(self._fd, block)
+                    self._room -= written
+                    if self._room < 0:
+                        self._check_at = 0.0
+                    if written == len(block):
+                        self.lines += len(lines)
+                        return
+                    rest = self._after_short_block(lines, written)
+            except Exception:
                 rest = lines  # nothing was written: line by line each finds its fate
         for line in rest:
             self.append(line)
