@@ -37,6 +37,7 @@ from tailrace.jsonable import encode
 from tailrace.logger import Counters, Event, Logger, LoggerStats
 from tailrace.policy import Redact
 from tailrace.schemas.errors import ConfigError
+from tailrace.schemas.limits import MAX_NAME
 from tailrace.sessions import Session, Target
 from tailrace.wire import timestamp
 
@@ -47,7 +48,6 @@ __all__ = ["Session", "configure", "session"]
 
 MAX_SESSIONS = 1000
 """Deployments that a process may tell apart; sessions beyond them share one named `(other)`."""
-_MAX_NAME = 1024
 _TRUE = re.compile(r"1|true|yes|on", re.IGNORECASE)
 
 
@@ -222,7 +222,7 @@ def _windows(target: Target, secret: str | bytes | None, window_seconds: float) 
 
 def _name(deployment_name: Any) -> str:
     try:
-        return str(deployment_name)[:_MAX_NAME] or "(unnamed)"
+        return str(deployment_name)[:MAX_NAME] or "(unnamed)"
     except Exception:
         return "(unnamed)"
 

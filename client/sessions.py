@@ -21,6 +21,7 @@ from tailrace.jsonable import encode, encode_text
 from tailrace.logger import Event, Logger, LoggerStats
 from tailrace.oversized import fitted, fitted_text
 from tailrace.policy import SMALL, Redact, redacted
+from tailrace.schemas.limits import MAX_NAME
 from tailrace.wire import encode_id, timestamp, whole_second
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ _PREDICTION = (
     b'{"v":1,"kind":"prediction","ts":"%b.%06dZ",%b"prediction_id":%b,"features":%b,"prediction":%b}\n'
 )
 _JOINED_BYTES = 256 * 1024
-_MAX_NAME = 1024
 
 
 @dataclass(eq=False)
@@ -304,7 +304,7 @@ class Session:
             self._dropped(error)
 
     def _count_exception(self, collector: Collector, exc: BaseException | None) -> None:
-        name = "(message)" if exc is None else type(exc).__qualname__[:_MAX_NAME]
+        name = "(message)" if exc is None else type(exc).__qualname__[:MAX_NAME]
         self._taken(collector.add_exception(name), "exception")
 
     def log_ground_truth(

@@ -23,6 +23,7 @@ import datasketches
 import numpy as np
 
 from tailrace.schemas.histogram import FIRST, LOG_GAMMA, TINY, Moments, value_of
+from tailrace.schemas.limits import MAX_NAME
 from tailrace.schemas.truth import truth_kind
 
 EXACT_FROM = 5
@@ -39,7 +40,6 @@ MAX_BINS = 2048
 """Bins of one column; beyond them the values nearest to zero share one."""
 _LG_K = 11
 """2,048 registers of four bits: a standard error of 2.3 % in about 1 KB; exact enough to be called so below 100."""
-_MAX_NAME = 1024
 
 _NUMBER_TYPES = frozenset({int, float})
 _MISSING_NAMES = frozenset({"NAType", "NaTType"})
@@ -532,7 +532,7 @@ class Window:
             label, prediction = plain(label), plain(prediction)
             kind = truth_kind(label, prediction)
             for segment in {"", *segments}:
-                groups.setdefault((segment[:_MAX_NAME], kind), []).append((label, prediction))
+                groups.setdefault((segment[:MAX_NAME], kind), []).append((label, prediction))
         for key, pairs in groups.items():
             found = self.truths.get(key)
             if found is None:
@@ -570,7 +570,7 @@ class Window:
             self.exceptions[name if known else "(other)"] += times
 
     def _column(self, columns: dict[str, Column], name: Any) -> Column:
-        text = (name if type(name) is str else str(name))[:_MAX_NAME]
+        text = (name if type(name) is str else str(name))[:MAX_NAME]
         column = columns.get(text)
         if column is None:
             column = Column(self._hasher)

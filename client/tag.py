@@ -10,7 +10,7 @@ import orjson
 
 from tailrace.jsonable import encode, non_finite_text
 from tailrace.policy import Redact, redacted
-from tailrace.wire import MAX_NAME
+from tailrace.schemas.limits import MAX_NAME
 
 
 class Tag:
@@ -80,17 +80,20 @@ EncodedTags = tuple[bytes | None, str, Sequence[str]]
 each tag that is left out."""
 
 
-def encode_tags(tags: Any, redact: Redact | None = None) -> EncodedTags:
-    """Encode the valid tags of a list (any iterable) of `Tag` and dict; a single one is a list of one.
+def listed(tags: Any) -> list[Any]:
+    """Tags as a list: that of any iterable, and a single one as a list of one. Raises what iterating over them raises."""
+    if tags.__class__ is list:
+        return tags  # its class was looked at, which is quicker than isinstance
+    return [tags] if isinstance(tags, Tag | Mapping) else list(tags)
 
-    May raise what iterating over `tags` raises, and nothing else.
+
+def encode_tags(tags: list[Any], redact: Redact | None = None) -> EncodedTags:
+    """Encode the valid ones of several `Tag` and dict. Raises nothing.
 
     Args:
         tags: The tags.
         redact: Is asked about the value of each.
     """
-    if tags.__class__ is not list:
-        tags = [tags] if isinstance(tags, Tag | Mapping) else list(tags)
     if redact is not None:
         return _encode_carefully(tags, redact)
     wire = []

@@ -33,9 +33,10 @@ from tailrace.logger import Event, Logger
 from tailrace.oversized import fitted, fitted_tags, fitted_text
 from tailrace.policy import SMALL, is_sampled, redacted
 from tailrace.schemas.errors import DeliveryError
-from tailrace.tag import Tag, encode_tags
+from tailrace.schemas.limits import MAX_NAME, MAX_TAGS
+from tailrace.tag import Tag, encode_tags, listed
 from tailrace.types import object_fields
-from tailrace.wire import MAX_NAME, MAX_TAGS, OBJECT, RECORD, TAGS, TEXT, encode_name, middle, whole_second
+from tailrace.wire import OBJECT, RECORD, TAGS, TEXT, encode_name, middle, whole_second
 
 if TYPE_CHECKING:
     from tailrace.traceparent import Headers
@@ -277,13 +278,12 @@ class Trace(EventSource):
         if not self._sampled:
             return
         try:
-            if tags.__class__ is not list:
-                tags = [tags] if isinstance(tags, Tag | Mapping) else list(tags)
-            if len(tags) > MAX_TAGS:
-                for start in range(0, len(tags), MAX_TAGS):
-                    self.tag(tags[start : start + MAX_TAGS])
+            several = listed(tags)
+            if len(several) > MAX_TAGS:
+                for start in range(0, len(several), MAX_TAGS):
+                    self.tag(several[start : start + MAX_TAGS])
                 return
-            encoded, altered, problems = encode_tags(tags, self._redact)
+            encoded, altered, problems = encode_tags(several, self._redact)
             if encoded is not None:
                 if len(encoded) > SMALL:
                     encoded = fitted_tags(self._logger, encoded)

@@ -22,7 +22,7 @@ from os import urandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.context import top
-from tailrace.wire import MAX_NAME
+from tailrace.schemas.limits import MAX_NAME
 
 if TYPE_CHECKING:
     from tailrace.trace import Trace

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from tailrace.jsonable import encode_text
+from tailrace.schemas.limits import MAX_NAME
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -30,13 +31,6 @@ OBJECT = b'{"v":1,"kind":"object","ts":"%b.%06dZ",%b"ref":%b,"type":%b,"data":%b
 
 RECORD = b'{"v":1,"kind":"%b","ts":"%b.%06dZ",%b%b}\n'
 """Any kind: its name, whole second, microseconds, middle, then its own fields with commas between them."""
-
-
-MAX_TAGS = 10_000
-"""Tags of one line: the ingestor refuses a line with more."""
-
-MAX_NAME = 1024
-"""Characters of a name or an id: a record with a longer one is refused by the ingestor."""
 
 
 def encode_name(name: Any) -> tuple[bytes, bool]:

@@ -11,7 +11,7 @@ from tailrace.explorer.conditions import Slice
 from tailrace.explorer.lookup import duration_seconds, with_rows, within
 from tailrace.explorer.period import to_datetime
 from tailrace.explorer.reader import Parameters, Reader
-from tailrace.explorer.selection import LATE, UNIVERSE, Scope, scope_where, selection, trace_key
+from tailrace.explorer.selection import UNIVERSE, Scope, last_seen, scope_where, selection, trace_key
 from tailrace.explorer.texts import to_text
 from tailrace.schemas.timestamps import trace_start
 
@@ -80,7 +80,7 @@ def _details(
                     trace_id=to_text(trace_id),
                     name=to_text(name),
                     start=to_datetime(start),
-                    duration=duration_seconds(start, start if last is None else last),
+                    duration=duration_seconds(start, last),
                     tags=tags,
                     error=bool(error),
                 )
@@ -104,9 +104,8 @@ def _part(table: str, where: str) -> str:
         error = "max(phase = 'end' AND status = 'error')"
     elif table == "traces":
         named = "max(if(name = '', (toDateTime64(0, 6, 'UTC'), ''), (ts, name)))"
-    last = "NULL" if table in LATE else "toNullable(max(ts))"
     return (
-        f"SELECT project_id, trace_id, min(trace_ts) AS began, {last} AS last, toUInt64({tags}) AS tags, "
+        f"SELECT project_id, trace_id, min(trace_ts) AS began, max({last_seen(table)}) AS last, toUInt64({tags}) AS tags, "
         f"toUInt8({error}) AS error, {named} AS named FROM ({lines}) GROUP BY project_id, trace_id"
     )
 

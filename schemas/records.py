@@ -15,15 +15,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from tailrace.schemas.limits import MAX_NAME, MAX_TAGS
+
 Timestamp = str | int | float
 """RFC 3339 text (a space for the T, and a missing zone meaning UTC, are accepted), or a number of seconds,
 milli-, micro- or nanoseconds since the epoch, told apart by size (`timestamps.parse`)."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=1024)]
-"""A name or an id: not empty, and bounded, since tables sort and index by it."""
-
-MAX_TAGS = 10_000
-"""Of one line; a trace may have any number of lines."""
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+"""A name or an id: not empty, and bounded."""
 
 EventType = Literal["MESSAGE", "TOOL", "GENERATION", "AGENT", "RETRIEVAL", "SYSTEM", "CUSTOM"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from support.engine import database as database
 from support.engine import engine as engine
 from support.kafka import KafkaBroker, KafkaMissing
 from support.raymon import RaymonCorpus, RaymonMissing, raymon_corpus
+from support.required import required
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("tailrace", deadline=None)
@@ -25,12 +25,8 @@ settings.load_profile("tailrace")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     """One real broker for the session. Whoever kills it starts it again; topics are told apart by name."""
     broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
-    try:
+    with required(KafkaMissing):
         broker.start()
-    except KafkaMissing as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(exc))
     yield broker
     broker.stop()
 
@@ -38,9 +34,5 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> RaymonCorpus:
     """Log files of the real raymon client, and what is in them."""
-    try:
+    with required(RaymonMissing):
         return raymon_corpus(tmp_path_factory.mktemp("raymon"))
-    except RaymonMissing as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(exc))

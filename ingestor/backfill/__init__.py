@@ -13,7 +13,6 @@ A line's way through this folder, one file a step:
     report.py       what a run finds finished, and what it did, file by file
     status.py       how far earlier runs got
     copies.py       which ranges stand in a file too, for the audit
-    memory.py       gives back what is freed
 
 How a line gets in once. A range is named by its file's identity, its place and the digest of its bytes, and files are known
 by what they hold: a renamed, copied, compressed or grown file brings the same ranges. Before a batch is stored its ranges are

@@ -18,21 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import lines as corpus_lines
-from benchmarks.memory import resident
+from support.processes import family, resident
 
 FILES = 4
 TENTHS = 10
 
 
-def _family(pid: int) -> list[int]:
-    """A process and its children."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [pid, *map(int, listed.read_text().split())] if listed.exists() else [pid]
-
-
 def _memory(pid: int) -> tuple[float, float]:
     """MB of a process, and of its children together."""
-    own, *children = [resident(each) for each in _family(pid) if Path(f"/proc/{each}").exists()] or [0.0]
+    own, *children = (resident(each) / 2**20 for each in family(pid))
     return own, sum(children)
 
 
@@ -44,10 +38,7 @@ def run(directory: Path, dsn: str) -> dict[str, Any]:
         command = ["backfill", str(directory), "--clickhouse", dsn, "--format", "json"]
         process = subprocess.Popen([sys.executable, "-m", "tailrace.cli", *command], stdout=output)
         while process.poll() is None:
-            try:
-                samples.append(_memory(process.pid))
-            except (OSError, ValueError):
-                continue  # one of them has just ended
+            samples.append(_memory(process.pid))
             time.sleep(0.1)
         output.seek(0)
         document: dict[str, Any] = json.load(output)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import write
+from support import processes
 from support.kafka import KafkaBroker
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -256,25 +257,9 @@ def compared(
 # ---------------------------------------------------------------- processes
 
 
-def family(pid: int) -> list[int]:
-    """A process and all below it, as far as they are there."""
-    found, waiting = [], [pid]
-    while waiting:
-        each = waiting.pop()
-        found.append(each)
-        with suppress(OSError):
-            for task in Path(f"/proc/{each}/task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-    return found
-
-
 def resident(pid: int) -> float:
     """MB that a process and its children have resident now."""
-    total = 0
-    for each in family(pid):
-        with suppress(OSError, ValueError):
-            total += int(Path(f"/proc/{each}/statm").read_text().split()[1])
-    return total * _PAGE / 1e6
+    return sum(map(processes.resident, processes.family(pid))) / 1e6
 
 
 def _own_peak(pid: int) -> float:
@@ -289,7 +274,7 @@ def _own_peak(pid: int) -> float:
 def cpu(pid: int) -> float:
     """Seconds of CPU that a process and its children have taken."""
     total = 0
-    for each in family(pid):
+    for each in processes.family(pid):
         with suppress(OSError, ValueError):
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             total += sum(map(int, fields[11:15])) if each == pid else sum(map(int, fields[11:13]))

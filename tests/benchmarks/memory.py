@@ -25,19 +25,12 @@ from pathlib import Path
 from benchmarks.corpus import lines as corpus_lines
 from support.front import FrontProcess
 from support.kafka import KafkaBroker
+from support.processes import resident
 from tailrace.schemas.clickhouse.connection import Dsn, connect
 from tailrace.schemas.clickhouse.migrate import migrate
 
 TENTHS = 10
 PARTITIONS = 4
-
-
-def resident(pid: int) -> float:
-    """Resident memory of a process now, in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def run(lines: int, command: list[str], others: Mapping[str, int]) -> None:
@@ -51,7 +44,7 @@ def run(lines: int, command: list[str], others: Mapping[str, int]) -> None:
         watched = {name: process.pid, **others}
         samples: list[dict[str, float]] = []
         while process.poll() is None:
-            samples.append({who: resident(pid) for who, pid in watched.items()})
+            samples.append({who: resident(pid) / 2**20 for who, pid in watched.items()})
             time.sleep(0.25)
         output.seek(0)
         document = json.load(output)

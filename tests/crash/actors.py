@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from support.kafka import wait_until
+from support.processes import resident
 from tailrace.schemas.crash import VARIABLE
 
 _TAILRACE = [sys.executable, "-m", "tailrace.cli"]
@@ -56,10 +57,9 @@ class Actor:
     @property
     def memory(self) -> int:
         """Resident bytes."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError(f"{self.name} has no memory")
+        found = resident(self.process.pid)
+        assert found, f"{self.name} has no memory"
+        return found
 
     def start(self, at: str = "") -> None:
         """Run it.

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import resident
 from crash import stores
 from crash.check import Outcome
 from crash.written import line
 from support.archives import write_forms
+from support.processes import family, resident
 from tailrace.schemas.crash import POINTS, VARIABLE
 
 pytestmark = pytest.mark.timeout(3600)
@@ -80,12 +80,10 @@ class Killed:
         return process.returncode, output
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while process.poll() is None:
-            with suppress(OSError, ValueError):  # some of them have just ended
-                self.peak["parent"] = max(self.peak["parent"], resident(process.pid))
-                for child in map(int, children.read_text().split()):
-                    self.peak["worker"] = max(self.peak["worker"], resident(child))
+            parent, *workers = (resident(each) / 2**20 for each in family(process.pid))
+            self.peak["parent"] = max(self.peak["parent"], parent)
+            self.peak["worker"] = max(self.peak["worker"], *workers, 0.0)
             time.sleep(0.1)
 
 

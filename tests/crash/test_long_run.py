@@ -17,6 +17,7 @@ from support.cli import report
 from support.front import FrontProcess
 from support.kafka import KafkaBroker, wait_until
 from support.observed import Running, running
+from support.processes import resident
 from tailrace.schemas.clickhouse.connection import Dsn, connect
 from tailrace.schemas.clickhouse.migrate import migrate
 
@@ -119,11 +120,8 @@ def _sampled(ship: Running, ingest: Running, service: Service) -> dict[str, list
         for name, one in (("ship", ship), ("ingest", ingest)):
             process = Path("/proc") / str(one.process.pid)
             assert one.process.poll() is None, one.errors
-            status = dict(
-                line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line
-            )
-            samples.setdefault(f"{name} MB", []).append(int(status["VmRSS"].split()[0]) / 1024)
-            samples.setdefault(f"{name} files", []).append(len(list((process / "fd").iterdir())))
-            samples.setdefault(f"{name} threads", []).append(int(status["Threads"]))
+            samples.setdefault(f"{name} MB", []).append(resident(one.process.pid) / 2**20)
+            for what, folder in (("files", "fd"), ("threads", "task")):
+                samples.setdefault(f"{name} {what}", []).append(len(list((process / folder).iterdir())))
         time.sleep(0.5)
     return samples

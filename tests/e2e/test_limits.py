@@ -24,10 +24,10 @@ from tailrace.explorer.front.refusal import Refusal
 from tailrace.ingestor.backfill import sources
 from tailrace.ingestor.backfill.sources import Source, SourceError, opened, reading
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
-from tailrace.schemas.records import MAX_TAGS
+from tailrace.schemas.limits import MAX_TAGS
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 from tailrace.testing import MemoryLogger
-from tailrace.wire import MAX_TAGS as CLIENT_MAX_TAGS
+from tailrace.trace import MAX_TAGS as CLIENT_MAX_TAGS
 
 LIMIT = 100_000
 TS = "2026-11-20 08:00:00.000001+00:00"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -64,16 +66,25 @@ def checked(path: Path, limit: int = LIMIT) -> CheckReport:
     return checker.report
 
 
+@contextmanager
+def cut_into(
+    tmp_path_factory: pytest.TempPathFactory, block: int, data: bytes
+) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
+    """A file that is read in blocks of so many bytes, and what may be changed as long as it is."""
+    path = tmp_path_factory.getbasetemp() / "check.log"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "_BLOCK_BYTES", block)
+        yield path, patch
+
+
 @settings(max_examples=150)
 @given(data=_runs, end=st.binary(max_size=30), block=st.integers(1, 5000))
 def test_the_same_as_an_ingestor_would_say(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, end: bytes, block: int
 ) -> None:
     """Whatever the lines and wherever blocks are cut: lines, rows, dead letters, blank ones, reasons and places agree."""
-    path = tmp_path_factory.getbasetemp() / "check.log"
-    path.write_bytes(data + end)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "_BLOCK_BYTES", block)
+    with cut_into(tmp_path_factory, block, data + end) as (path, _):
         found = checked(path)
     decoder = BatchDecoder(LIMIT)
     decoder.add_chunk(FileChunk(FileRef("f", "f"), 0, len(data + end), data + end))
@@ -96,10 +107,7 @@ def test_many_at_once_and_one_by_one_say_the_same(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, end: bytes, block: int
 ) -> None:
     """The whole report, suspicions and their places included, is the same when no two lines are read at once."""
-    path = tmp_path_factory.getbasetemp() / "check.log"
-    path.write_bytes(data + end)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "_BLOCK_BYTES", block)
+    with cut_into(tmp_path_factory, block, data + end) as (path, patch):
         patch.setattr(check, "_LOOKED_AT_EACH", 1)
         quick = checked(path)
         patch.setattr(ManyReader, "read", lambda *_, **__: None)
