@@ -164,7 +164,9 @@ def _store(
     report: BackfillReport | None,
 ) -> BackfillReport:
     from tailrace.ingestor.backfill.run import Backfill
+    from tailrace.ingestor.memory import keep_little
 
+    keep_little()
     backfill = Backfill(settings, history, writers, report)
     asyncio.run(_shown(backfill))
     return backfill.report

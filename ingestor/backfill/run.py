@@ -381,8 +381,7 @@ class Backfill:
             msgspec.structs.replace(letter, origin=msgspec.structs.replace(letter.origin, file_id=file.id))
             for letter in found.content.letters
         ]
-        lines = tuple(msgspec.structs.replace(chunk, file=file) for chunk in found.lines)
-        return replace(found, content=found.content._replace(letters=letters), file=file, lines=lines)
+        return replace(found, content=found.content._replace(letters=letters), file=file)
 
     # ------------------------------------------------------------ storing
 

@@ -15,6 +15,7 @@ from itertools import chain
 from multiprocessing.connection import Connection
 from typing import IO, NamedTuple, Protocol
 
+import msgspec
 import pyarrow as pa
 import xxhash
 
@@ -27,6 +28,7 @@ from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
 IDENTITY_BYTES = 64 * 1024
 """A file is known by so many bytes at its start, and each range by all of its own."""
+_KEPT_CODEC = "lz4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,33 @@ class Content(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptLines:
+    """The lines of a range as read. Packed, since they wait with it until it is stored and are asked for nearly never.
+
+    Args:
+        packed: All chunks.
+        size: Bytes unpacked.
+    """
+
+    packed: bytes
+    size: int
+
+    @classmethod
+    def of(cls, chunks: Sequence[FileChunk]) -> KeptLines:
+        """Packs chunks of one file."""
+        data = msgspec.msgpack.encode([(each.start, each.end, each.data, each.oversized) for each in chunks])
+        return cls(pa.compress(data, _KEPT_CODEC, asbytes=True), len(data))
+
+    def chunks(self, file: FileRef) -> Sequence[FileChunk]:
+        """The chunks, as those of this file."""
+        data = pa.decompress(self.packed, self.size, _KEPT_CODEC, asbytes=True)
+        found = msgspec.msgpack.decode(
+            data, type=list[tuple[BytePosition, BytePosition, bytes, bytes | None]]
+        )
+        return [FileChunk(file, *each) for each in found]
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedRange:
     """A range, ready to be inserted.
 
@@ -96,7 +125,7 @@ class DecodedRange:
         content: What it holds.
         digest: Of its bytes.
         file: Its file.
-        lines: As read, to decode them anew when ClickHouse rejects one.
+        kept: Its lines, to decode them anew when ClickHouse rejects one.
         doubtful: Whether an earlier run may have stored some of it.
         consumed: Bytes of the source as stored that were read since the last message.
     """
@@ -104,7 +133,7 @@ class DecodedRange:
     content: Content
     digest: str
     file: FileRef
-    lines: tuple[FileChunk, ...]
+    kept: KeptLines
     doubtful: bool
     consumed: int
 
@@ -315,7 +344,9 @@ class _Worker:
                 return
         chunks = _chunks(file, found)
         content = decode(chunks, self._settings)
-        self._channel.send(DecodedRange(content, found.digest, file, chunks, bool(same), self.consumed()))
+        self._channel.send(
+            DecodedRange(content, found.digest, file, KeptLines.of(chunks), bool(same), self.consumed())
+        )
 
 
 def _chunks(file: FileRef, found: Range) -> tuple[FileChunk, ...]:
