@@ -109,8 +109,8 @@ class _Part:
         lines: With their line feeds.
         bytes: Of all of them.
         skipped: How many bytes of the last one were not kept.
-        ascii: Whether they are surely ASCII.
         close: Whether they belong to the sample.
+        block: All of them in one piece, where there is one.
     """
 
     number: int
@@ -118,8 +118,8 @@ class _Part:
     lines: list[bytes]
     bytes: int
     skipped: int
-    ascii: bool
     close: bool
+    block: bytes = b""
 
     def halves(self) -> tuple[_Part, _Part]:
         """Two parts, of about as many lines."""
@@ -127,14 +127,13 @@ class _Part:
         first, second = self.lines[:middle], self.lines[middle:]
         size = sum(map(len, first))
         return (
-            _Part(self.number, self.position, first, size, 0, self.ascii, self.close),
+            _Part(self.number, self.position, first, size, 0, self.close),
             _Part(
                 self.number + middle,
                 self.position + size,
                 second,
                 self.bytes - size,
                 self.skipped,
-                self.ascii,
                 self.close,
             ),
         )
@@ -186,7 +185,7 @@ class Checker:
                     if not block.endswith(b"\n") and length > self._limit:
                         length += _skip(file.readline)
                     close = blocks < _LOOKED_AT_FIRST or blocks % _LOOKED_AT_EACH == 0
-                    part = _Part(number, position, lines, length, length - len(block), block.isascii(), close)
+                    part = _Part(number, position, lines, length, length - len(block), close, block)
                     self._read(path, part)
                     number += len(lines)
                     blocks += 1
@@ -209,7 +208,7 @@ class Checker:
     def _read(self, path: Path, part: _Part) -> None:
         # What may be too long, or is long enough to be named for it, is looked at by itself.
         if not part.skipped and part.bytes <= min(self._limit, HUGE_BYTES):
-            many = self._many.read(part.lines, part.ascii, strictly=part.close)
+            many = self._many.read(part.lines, part.close, part.block)
             if many is not None:
                 report, lines = self._report, len(part.lines)
                 report.lines += lines

@@ -24,8 +24,9 @@ _Instant = Annotated[datetime, Meta(tz=True)]
 _EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_TELLING = 2
-"""The byte that tells the two prefixes apart."""
+_BEGIN, _LAST = itemgetter(slice(3)), itemgetter(-2)
+"""The bytes that tell the two prefixes apart, and the one before a line feed."""
+_CLOSED = {ord("}")}
 
 
 class ManyRead(NamedTuple):
@@ -54,17 +55,17 @@ class ManyReader:
     def __init__(self) -> None:
         self._dialects = (_tailrace(), _raymon_file())
 
-    def read(self, lines: Sequence[bytes], ascii: bool, strictly: bool = False) -> ManyRead | None:
+    def read(self, lines: Sequence[bytes], strictly: bool = False, block: bytes = b"") -> ManyRead | None:
         """What lines say; `None` when not every one of them is surely a record of one dialect.
 
         Args:
-            lines: With their line feeds or without; at least one.
-            ascii: Whether all of their bytes are ASCII; what is, is read faster.
+            lines: With their line feeds; at least one.
             strictly: Say nothing either when any of them has a field that is not known.
+            block: The same lines in one piece, where there is one.
         """
         for dialect in self._dialects:
             if lines[0].startswith(dialect.prefix):
-                return dialect.read(lines, ascii, strictly)
+                return dialect.read(lines, block or b"".join(lines), strictly)
         return None
 
 
@@ -92,15 +93,17 @@ class _Dialect:
             union = reduce(or_, shapes)
             self._decoders[strictly] = msgspec.json.Decoder(union)
 
-    def read(self, lines: Sequence[bytes], ascii: bool, strictly: bool) -> ManyRead | None:
+    def read(self, lines: Sequence[bytes], block: bytes, strictly: bool) -> ManyRead | None:
         try:
-            if not self._is_surely(lines):
+            # Between `}` and `{` no value of JSON goes on, so each line holds one value or more, and none a part of one.
+            if not self._is_surely(lines) or set(map(_LAST, lines)) != _CLOSED:
                 return None
-            if not ascii:
-                for line in lines:
-                    line.decode("utf-8")  # payloads are not looked into by the typed decoder
-            found = list(map(self._decoders[strictly].decode, lines))
+            if not block.isascii():
+                block.decode("utf-8")  # payloads are not looked into by the typed decoder
+            found = self._decoders[strictly].decode_lines(block)
         except (*_FAULTS, IndexError):
+            return None
+        if len(found) != len(lines):
             return None
         times = list(map(self._time, found))
         # They are in order nearly always, and then this compares each once.
@@ -156,11 +159,11 @@ def _raymon_file() -> _Dialect:
 
     # A line that decodes is one of these, unless it also begins as one of the other dialect.
     prefix = raymon_file.PREFIX
-    telling, ours = itemgetter(_TELLING), {prefix[_TELLING]}
+    begin = {_BEGIN(prefix)}
     return _Dialect(
         "raymon-file",
         prefix,
-        lambda lines: set(map(telling, lines)) == ours,
+        lambda lines: set(map(_BEGIN, lines)) == begin,
         kinds,
         "jcr.timestamp",
         "jcr.data",
