@@ -116,7 +116,7 @@ class _Part:
     number: int
     position: int
     lines: list[bytes]
-    bytes: int
+    size: int
     skipped: int
     close: bool
     block: bytes = b""
@@ -132,7 +132,7 @@ class _Part:
                 self.number + middle,
                 self.position + size,
                 second,
-                self.bytes - size,
+                self.size - size,
                 self.skipped,
                 self.close,
             ),
@@ -207,7 +207,7 @@ class Checker:
 
     def _read(self, path: Path, part: _Part) -> None:
         # What may be too long, or is long enough to be named for it, is looked at by itself.
-        if not part.skipped and part.bytes <= min(self._limit, HUGE_BYTES):
+        if not part.skipped and part.size <= min(self._limit, HUGE_BYTES):
             many = self._many.read(part.lines, part.close, part.block)
             if many is not None:
                 report, lines = self._report, len(part.lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from crash.written import lines
+from crash.written import Line, lines
 from support.cli import query
 from tailrace.schemas.clickhouse.connection import Dsn, connect
 from tailrace.schemas.clickhouse.migrate import migrate
@@ -63,6 +64,13 @@ class Sum:
         self.distinct += 1
         self.checksum = (self.checksum + xxhash.xxh3_64_intdigest(content)) % _WRAP
 
+    def __iadd__(self, other: Sum) -> Sum:
+        """Rows of other lines."""
+        self.rows += other.rows
+        self.distinct += other.distinct
+        self.checksum = (self.checksum + other.checksum) % _WRAP
+        return self
+
 
 @dataclass
 class Stored:
@@ -78,15 +86,36 @@ class Stored:
     dead_letters: Sum = field(default_factory=Sum)
     ledger: list[tuple[str, int, int, int]] = field(default_factory=list)
 
+    def __iadd__(self, other: Stored) -> Stored:
+        """What is made of other lines; ledgers are left out."""
+        self.dead_letters += other.dead_letters
+        for table, rows in other.tables.items():
+            self.tables[table] += rows
+        return self
+
+    def add(self, line: Line) -> None:
+        """What is made of a line."""
+        if line.is_garbage:
+            self.dead_letters.add(line.data)
+        for table, content in line.rows:
+            self.tables[table].add(content.encode())
+
 
 def expected(counts: dict[int, int]) -> Stored:
     """What must be stored of what was written; the ledger is left out."""
     model = Stored()
     for line in lines(counts):
-        if line.is_garbage:
-            model.dead_letters.add(line.data)
-        for table, content in line.rows:
-            model.tables[table].add(content.encode())
+        model.add(line)
+    return model
+
+
+def write(path: Path, writer: int, count: int) -> Stored:
+    """Writes a file of lines, gzipped where its name says so; what must be stored of them."""
+    model = Stored()
+    with gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb", 1 << 20) as file:
+        for line in lines({writer: count}):
+            file.write(line.data + b"\n")
+            model.add(line)
     return model
 
 
@@ -96,7 +125,7 @@ def read(dsn: str) -> Stored:
     Args:
         dsn: Of a server, or of an embedded database that no process holds.
     """
-    *tables, dead, ledger = query(dsn, *_statements())
+    *tables, dead, ledger = query(dsn, *_statements(), timeout=1200)
     return Stored(
         {name: _sum(found) for name, found in zip(CONTENT, tables, strict=True)},
         _sum(dead),

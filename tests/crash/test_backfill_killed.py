@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from support.archives import write_forms
 from support.processes import family, resident
 from tailrace.schemas.crash import POINTS, VARIABLE
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(2 * 3600)
 
 PROCESS = Path(__file__).resolve().parents[1] / "ingestor" / "backfill_process.py"
 OUR_POINTS = [point for point in POINTS if point.startswith("backfill.")]
@@ -91,12 +92,15 @@ def _lines(writer: int, count: int) -> Iterator[bytes]:
     return (line(writer, number).data + b"\n" for number in range(count))
 
 
-def _write_half_gzipped(directory: Path, files: int, lines: int) -> None:
+def _write_half_gzipped(directory: Path, files: int, lines: int) -> stores.Stored:
+    """As many files on all cores; what must be stored of them."""
     directory.mkdir()
-    for number in range(files):
-        path = directory / f"w{number}.log"
-        with gzip.open(f"{path}.gz", "wb", 1) if number % 2 else path.open("wb", 1 << 20) as file:
-            file.writelines(_lines(number, lines))
+    model = stores.Stored()
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        paths = [directory / f"w{number}.log{'.gz' if number % 2 else ''}" for number in range(files)]
+        for found in pool.map(stores.write, paths, range(files), [lines] * files):
+            model += found
+    return model
 
 
 def _number(name: str, default: int) -> int:
@@ -117,11 +121,12 @@ def test_backfill_killed(tmp_path: Path, size: str, outcome: Outcome) -> None:
     kills = _number("KILLS", 20) if long else 1
     counts = dict.fromkeys(range(files), lines)
     if long:
-        _write_half_gzipped(directory, files, lines)
+        model = _write_half_gzipped(directory, files, lines)
     else:
         write_forms(directory, {f"w{n}.log": b"".join(_lines(n, lines)) for n in range(files)})
+        model = stores.expected(counts)
     dsn = stores.create_embedded(tmp_path / "db")
-    run = Killed(dsn, directory, 1 << 20 if long else 1 << 14, outcome)
+    run = Killed(dsn, directory, 8 << 20 if long else 1 << 14, outcome)
     points = OUR_POINTS + STORE_POINTS
     for number, point in enumerate(points):
         run.at(point, 1 + (number + seed) % 3)
@@ -131,7 +136,7 @@ def test_backfill_killed(tmp_path: Path, size: str, outcome: Outcome) -> None:
     report = run.to_the_end()
     assert report["errors"] == {} and report["complete"] == files, report
     stored = stores.read(dsn)
-    outcome.count_stored(stored, stores.expected(counts), counts)
+    outcome.count_stored(stored, model, counts)
     outcome.count_ledger(stored.ledger, counts, "file:content-")
     outcome.notes = ", ".join(f"{who} at most {peak:,.0f} MB" for who, peak in run.peak.items())
     outcome.assert_exact()

@@ -10,11 +10,13 @@ from tailrace.ingestor.backfill.claims import StoredHistory
 from tailrace.ingestor.backfill.run import Backfill
 from tailrace.ingestor.backfill.settings import BackfillSettings
 from tailrace.ingestor.insert import ClickHouseWriter
+from tailrace.ingestor.memory import keep_little
 from tailrace.schemas.clickhouse.connection import Dsn, connect, open_another
 from tailrace.schemas.clickhouse.migrate import migrate
 
 
 def main(dsn_text: str, range_bytes: int, workers: int, *paths: str) -> None:
+    keep_little()
     dsn = Dsn.parse(dsn_text)
     first = connect(dsn, create_database=True)
     migrate(first)

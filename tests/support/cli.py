@@ -63,14 +63,14 @@ def report(*arguments: str | Path, **more: Any) -> dict[str, Any]:
     return document
 
 
-def query(dsn: str | Path, *statements: str) -> list[list[dict[str, Any]]]:
-    """The rows of each statement, by column; a directory stands for the embedded database in it.
+def query(dsn: str | Path, *statements: str, timeout: float = 120) -> list[list[dict[str, Any]]]:
+    """The rows of each statement, by column; a directory stands for the embedded database in it. All have `timeout` seconds.
 
     In a process of its own: chDB allows a process one directory only.
     """
     name = dsn if isinstance(dsn, str) else f"chdb://{dsn}"
     done = subprocess.run(
-        [sys.executable, "-c", _QUERY, name, *statements], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _QUERY, name, *statements], capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
