@@ -5,6 +5,7 @@ The same bytes in the same order give the same batch, which is what makes insert
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -19,6 +20,8 @@ from tailrace.schemas.errors import Reason, RecordError
 from tailrace.schemas.records import Record
 from tailrace.schemas.streams import FileChunk
 from tailrace.schemas.timestamps import TimestampParser, trace_start
+
+log = logging.getLogger("tailrace.ingestor")
 
 HEAD_BYTES = 64 * 1024
 """How much of a line over the limit is kept with its dead letter."""
@@ -196,9 +199,14 @@ class LineReader:
         """
         if len(line) > self._max_line_bytes:
             raise too_long(len(line), self._max_line_bytes)
-        record, content, dialect = self._lines.decode(line)
-        ts = self._times.parse(record.ts)
-        return ReadLine(record, content, dialect, ts, self._trace_ts(record, ts))
+        try:
+            record, content, dialect = self._lines.decode(line)
+            ts = self._times.parse(record.ts)
+            return ReadLine(record, content, dialect, ts, self._trace_ts(record, ts))
+        except RecordError:
+            raise
+        except Exception as exc:
+            raise _fault(exc) from exc
 
     def read_all(self, block: bytes) -> ReadLines | None:
         """The same of many lines at once, or `None` where they have to be read one by one.
@@ -206,17 +214,17 @@ class LineReader:
         Args:
             block: Lines with a line feed between them; the last one may have one.
         """
-        found = self._lines.decode_all(block)
-        if found is None:
-            return None
-        records, contents = found
-        if len(block) > self._max_line_bytes and max(map(len, contents)) > self._max_line_bytes:
-            return None
         parse = self._times.parse
         try:
+            found = self._lines.decode_all(block)
+            if found is None:
+                return None
+            records, contents = found
+            if len(block) > self._max_line_bytes and max(map(len, contents)) > self._max_line_bytes:
+                return None
             ts = [parse(record.ts) for record in records]
             trace_ts = list(map(self._trace_ts, records, ts))
-        except RecordError:
+        except Exception:  # read one by one, the line at fault says so itself
             return None
         return ReadLines(records, contents, ts, trace_ts)
 
@@ -231,13 +239,18 @@ class LineReader:
 class BatchDecoder:
     """Gathers one batch. Pure: no clock, no IO.
 
+    A line that this program fails on, of which nobody knows yet, is a dead letter too: it must not hold up all lines behind it.
+
     Args:
         max_line_bytes: A longer line is a dead letter, kept by its head.
         rejected: Lines, by hash, that ClickHouse refused, with the reason: they become dead letters.
+        careful: Whether each line is made into columns by itself first, to find one on which that fails.
     """
 
     max_line_bytes: int
     rejected: Mapping[int, str] = field(default_factory=dict)
+    careful: bool = False
+    _fault: Exception | None = field(default=None, init=False)
     _reader: LineReader = field(init=False)
     _columns: RecordColumns = field(default_factory=RecordColumns)
     _dead: list[DeadLetter] = field(default_factory=list)
@@ -249,7 +262,41 @@ class BatchDecoder:
 
     def add_chunk(self, chunk: FileChunk) -> None:
         """The lines of a chunk of a file."""
-        self._inputs.append(lambda decoder: decoder.add_chunk(chunk))
+        self._add(lambda decoder: decoder._chunk(chunk))
+
+    def add_messages(
+        self, topic: str, partition: int, start: int, end: int, messages: Sequence[Message]
+    ) -> None:
+        """The messages of `[start, end)` of a partition; offsets may be missing between them (transaction markers)."""
+        self._add(lambda decoder: decoder._messages(topic, partition, start, end, messages))
+
+    def finish(self) -> DecodedBatch:
+        """The batch. The decoder is spent."""
+        if self._fault is None:
+            try:
+                return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans, self._again)
+            except Exception as exc:
+                self._fault = exc
+        if self.careful:
+            raise self._fault
+        log.error("the lines of a batch are looked at one by one, since this failed:", exc_info=self._fault)
+        return self._again(self.rejected, careful=True)
+
+    def _add(self, add: Callable[[BatchDecoder], None]) -> None:
+        self._inputs.append(add)
+        if self._fault is None:
+            try:
+                add(self)
+            except Exception as exc:
+                self._fault = exc
+
+    def _again(self, rejected: Mapping[int, str], careful: bool = False) -> DecodedBatch:
+        decoder = BatchDecoder(self.max_line_bytes, rejected, careful or self.careful)
+        for add in self._inputs:
+            decoder._add(add)
+        return decoder.finish()
+
+    def _chunk(self, chunk: FileChunk) -> None:
         span = self._span(f"file:{chunk.file.id}", chunk.start, chunk.end, chunk.file.path)
         origin = Origin("file", file_id=chunk.file.id, file=chunk.file.path, byte=chunk.start)
         if chunk.oversized is not None:
@@ -257,11 +304,9 @@ class BatchDecoder:
         else:
             self._add_lines(chunk.data, origin, span)
 
-    def add_messages(
+    def _messages(
         self, topic: str, partition: int, start: int, end: int, messages: Sequence[Message]
     ) -> None:
-        """The messages of `[start, end)` of a partition; offsets may be missing between them (transaction markers)."""
-        self._inputs.append(lambda decoder: decoder.add_messages(topic, partition, start, end, messages))
         span = self._span(f"{topic}/{partition}", start, end)
         for message in messages:
             value = message.value or b""
@@ -274,16 +319,6 @@ class BatchDecoder:
                 span.lines += 1
                 span.bytes += len(value)
                 self._add_line(value, span, topic, partition, message)
-
-    def finish(self) -> DecodedBatch:
-        """The batch. The decoder is spent."""
-        return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans, self._again)
-
-    def _again(self, rejected: Mapping[int, str]) -> DecodedBatch:
-        decoder = BatchDecoder(self.max_line_bytes, rejected)
-        for add in self._inputs:
-            add(decoder)
-        return decoder.finish()
 
     def _span(self, stream: str, start: int, end: int, path: str = "") -> Span:
         """Where to count the lines of a range; one that goes on from the last of the same stream extends it."""
@@ -313,7 +348,7 @@ class BatchDecoder:
 
     def _add_together(self, block: bytes, span: Span) -> int:
         """How many lines these are, when all of them became records; 0 when nothing was done."""
-        found = None if self.rejected else self._reader.read_all(block)
+        found = None if self.rejected or self.careful else self._reader.read_all(block)
         if found is None:
             return 0
         hashes = list(map(xxhash.xxh3_64_intdigest, found.contents))
@@ -357,7 +392,15 @@ class BatchDecoder:
         line_hash = xxhash.xxh3_64_intdigest(content)
         if line_hash in self.rejected:
             return RecordError(Reason.REJECTED, self.rejected[line_hash])
-        self._columns.extend([record], [ts], [trace_ts], [line_hash])
+        found = ([record], [ts], [trace_ts], [line_hash])
+        if self.careful:
+            try:
+                alone = RecordColumns()
+                alone.extend(*found)
+                alone.to_arrow()
+            except Exception as exc:
+                return _fault(exc)
+        self._columns.extend(*found)
         span.rows += 1
         return None
 
@@ -376,6 +419,11 @@ class BatchDecoder:
 def too_long(length: int, limit: int) -> RecordError:
     """The fault of a line over the limit."""
     return RecordError(Reason.TOO_LONG, f"the line has {length} bytes, the limit is {limit}")
+
+
+def _fault(exc: Exception) -> RecordError:
+    what = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    return RecordError(Reason.FAULT, f"this program fails on the line; please report it. {what:.300}")
 
 
 def _kafka_origin(topic: str, partition: int, message: Message) -> Origin:

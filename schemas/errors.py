@@ -47,6 +47,8 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     TOO_DEEP = "too_deep"
     REJECTED = "rejected_by_clickhouse"
+    FAULT = "fault"
+    """Of this program, which ought to have read the line, or to have said what is wrong with it."""
 
 
 class RecordError(TailraceError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,9 +14,20 @@ from hypothesis import strategies as st
 from support import hostile
 from tailrace.ingestor import intents
 from tailrace.ingestor.batch import Gathering, is_due, split_full
-from tailrace.ingestor.columns import BOOL, JSON, NULL, NUMBER, STRING, tag_value
+from tailrace.ingestor.columns import (
+    BOOL,
+    JSON,
+    NULL,
+    NUMBER,
+    STRING,
+    LogColumns,
+    RecordColumns,
+    tag_value,
+)
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch, Message
 from tailrace.ingestor.settings import BatchLimits, RetryPolicy
+from tailrace.schemas.dialects.recognise import LineDecoder
+from tailrace.schemas.errors import Reason
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef, KafkaOffset
 
 LIMIT = 8 * 1024 * 1024
@@ -54,6 +67,44 @@ def test_lines_are_rows_dead_letters_or_blank(content: bytes) -> None:
     assert span.dead_letters == len(batch.dead_letters)
     for letter in batch.dead_letters:
         assert content[letter.origin.byte :].startswith(letter.raw)
+
+
+@pytest.mark.parametrize("where", ["read", "columns", "arrow"])
+def test_a_line_on_which_this_program_fails_is_a_dead_letter(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever on its way a line runs into a fault of ours, it alone is lost for the tables; it keeps its bytes and its place."""
+    lines = [hostile.neighbour(number) for number in range(50)]
+    bad = lines[20].replace(b'"message"', b'"message": "boom", "was"')
+    assert b"boom" in bad
+    lines[20] = bad
+
+    class Bug(Exception):
+        pass
+
+    def fails(owner: type, name: str, is_bad: Callable[..., bool]) -> None:
+        works = getattr(owner, name)
+
+        def failing(self: Any, *arguments: Any) -> Any:
+            if is_bad(self, *arguments):
+                raise Bug("so it is")
+            return works(self, *arguments)
+
+        monkeypatch.setattr(owner, name, failing)
+
+    if where == "read":
+        fails(LineDecoder, "decode", lambda _, line: b"boom" in line)
+        fails(LineDecoder, "decode_all", lambda _, block: b"boom" in block)
+    elif where == "columns":
+        fails(RecordColumns, "extend", lambda _, records, *__: any(r.message == "boom" for r in records))
+    else:
+        fails(LogColumns, "own", lambda self: "boom" in self.message)
+    batch = decode(chunk(b"".join(lines)))
+    (span,), (letter,) = batch.spans, batch.dead_letters
+    assert (span.lines, span.rows, span.dead_letters) == (50, 49, 1)
+    assert (letter.reason, letter.raw) == (Reason.FAULT, bad.removesuffix(b"\n"))
+    assert letter.origin.byte == sum(map(len, lines[:20]))
+    assert "Bug: so it is" in letter.detail
 
 
 @given(contents, st.data())
