@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextvars import copy_context
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -89,6 +88,8 @@ app.command("demo", rich_help_panel="Try")(demo.demo)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"tailrace {version('tailrace')}")
         raise typer.Exit()
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rich.console import Console
-
 from tailrace.cli.logs import say
 
 _TERMINAL_SECONDS = 0.2
@@ -22,6 +20,8 @@ async def shown_while(work: Coroutine[Any, Any, Any], line: Callable[[float], st
         work: What to run; its exceptions pass through, its result is dropped.
         line: Given the seconds since the start, one line of text.
     """
+    from rich.console import Console  # takes longer than to start most commands
+
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(line(0.0)) as status:

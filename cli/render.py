@@ -9,14 +9,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich import box
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 CELL_WIDTH = 80
 """Longer texts are cut in tables, never in JSON or CSV."""
@@ -55,6 +54,8 @@ def print_table(
         last_apart: The last row is a summary of the others.
     """
     cells = [[_cut(visible(cell)) for cell in row] for row in rows]
+    from rich.console import Console  # most commands draw no table, and this takes longer than to start them
+
     console = Console()
     if console.is_terminal:
         console.print(_drawn(columns, cells, last_apart))
@@ -66,6 +67,10 @@ def print_table(
 
 
 def _drawn(columns: Sequence[Column], cells: list[list[str]], last_apart: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")

@@ -56,6 +56,7 @@ _GATHER_SECONDS = 5.0
 """A batch that is not full is inserted after so long all the same."""
 _NOTE_SECONDS = 1.0
 _SAMPLE_ROWS = 64
+_JOBS_A_WORKER = 4
 _SMALL_BYTES = 1024 * 1024
 """Fewer bytes than this are not worth a process."""
 
@@ -187,24 +188,28 @@ class Backfill:
         await asyncio.to_thread(self._plan_jobs)
 
     def _plan_jobs(self) -> None:
-        for file in self.report.files.values():
-            if file.finished_before:
-                continue
+        files = [file for file in self.report.files.values() if not file.finished_before]
+        section = self._section(sum(file.source.size for file in files if is_plain(file.source)))
+        for file in files:
             source = file.source
             try:
-                jobs = list(self._jobs_of(source))
+                jobs = list(self._jobs_of(source, section))
             except SourceError as exc:
                 file.error = str(exc)
                 continue
             file.jobs = len(jobs)
             self._jobs[source.in_process or not self._settings.workers].extend(jobs)
 
-    def _jobs_of(self, source: Source) -> Sequence[Job]:
+    def _section(self, size: int) -> int:
+        """How much of a plain file is a job: of few bytes less, so that no worker is idle while another has much left."""
+        ranges = size // max(1, self._settings.workers * _JOBS_A_WORKER) // self._settings.range_bytes
+        return min(self._settings.section_bytes, max(1, ranges) * self._settings.range_bytes)
+
+    def _jobs_of(self, source: Source, section: int) -> Sequence[Job]:
         if not is_plain(source):
             return [Job(source)]
         quiet = self._clock() - source.modified / 1e9
         settled = quiet >= self._settings.settled_seconds
-        section = self._settings.section_bytes
         return [
             Job(source, start, start + section, settled) for start in range(0, max(source.size, 1), section)
         ]

@@ -26,7 +26,7 @@ class BackfillSettings:
         dry_run: Read and decode, say what would happen, store nothing.
         range_bytes: Where ranges are cut. Part of their identity: another value makes other ranges of the same files, whose
             rows are then looked for one by one.
-        section_bytes: A plain file is read by several workers in sections of this size; a multiple of `range_bytes`.
+        section_bytes: A plain file is read by several workers in sections of this size at most; a multiple of `range_bytes`.
         batch_bytes: Lines in one insert, unless they are spread over many days.
         spread_bytes: Lines in one insert when they are: every day is a part on disk, so fewer and larger inserts are made.
         spread_days: What counts as many.
