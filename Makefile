@@ -9,9 +9,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A strict editable install is a real tree of links, which type checkers can follow; it knows the files that were there.
-SOURCES := pyproject.toml $(wildcard client/*.py schemas/*.py schemas/*/* shipper/*.py ingestor/*.py explorer/*.py explorer/*/*.py cli/*.py)
+SOURCES := pyproject.toml $(wildcard ingestor/rust/Cargo.* ingestor/rust/src/*.rs client/*.py schemas/*.py schemas/*/* shipper/*.py ingestor/*.py explorer/*.py explorer/*/*.py cli/*.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-EDITABLE := $(PIP) install --config-settings editable_mode=strict --editable
+# What Cargo compiles, where there is one, stays beside its sources, and has to be linked into that tree.
+define install_editable
+@rm -rf build/__editable__.*
+@$(PIP) install --config-settings editable_mode=strict --editable '.[$(1)]'
+@for compiled in $(CURDIR)/ingestor/_decoder*.so; do \
+  if [ -e "$$compiled" ]; then ln -sf "$$compiled" build/__editable__.*/tailrace/ingestor/; fi; done
+endef
 
 SHIPPED := .cache/shipped
 AUDITORS := .cache/auditors
@@ -57,7 +63,7 @@ sbom: $(SHIPPED)/.installed $(AUDITORS)/.installed ## What users install, as .ca
 	$(AUDITORS)/bin/cyclonedx-py environment --no-validate --pyproject pyproject.toml -o .cache/sbom.json $(SHIPPED)/bin/python
 
 clean: ## Remove what was set up
-	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache build dist *.egg-info ingestor/_decoder*.so ingestor/rust/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -81,10 +87,10 @@ $(AUDITORS)/.installed: | $(VENV)/bin/python
 
 $(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
 	@echo "installing Tailrace into $(VENV) (the first time this takes a minute)"
-	@$(EDITABLE) '.[all]'
+	$(call install_editable,all)
 	@touch $@
 
 $(VENV)/.development: $(VENV)/bin/python $(SOURCES)
 	@echo "installing Tailrace for development into $(VENV) (the first time this takes a minute)"
-	@$(EDITABLE) '.[dev]'
+	$(call install_editable,dev)
 	@touch $@ $(VENV)/.runtime

@@ -474,10 +474,11 @@ class RecordColumns:
         for builder in self._builders.values():
             tables.setdefault(builder.table, []).append(builder.to_arrow())
         return [
-            (name, parts[0] if len(parts) == 1 else _joined(parts)) for name, parts in sorted(tables.items())
+            (name, parts[0] if len(parts) == 1 else joined(parts)) for name, parts in sorted(tables.items())
         ]
 
 
-def _joined(parts: list[pa.Table]) -> pa.Table:
+def joined(parts: list[pa.Table]) -> pa.Table:
     """One record batch, since ClickHouse counts every batch of an insert as a block of its own."""
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    # Permissive: a text that UTF-8 cannot hold makes its column one of bytes, in that part only.
+    return pa.concat_tables(parts, promote_options="permissive").unify_dictionaries().combine_chunks()

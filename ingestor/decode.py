@@ -6,7 +6,7 @@ The same bytes in the same order give the same batch, which is what makes insert
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,7 +14,9 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from tailrace.ingestor.columns import RecordColumns, strings
+from tailrace.ingestor import compiled
+from tailrace.ingestor.columns import RecordColumns, joined, strings
+from tailrace.ingestor.compiled import CompiledColumns, Refused
 from tailrace.schemas.dialects.recognise import LineDecoder
 from tailrace.schemas.errors import Reason, RecordError
 from tailrace.schemas.records import Record
@@ -253,12 +255,15 @@ class BatchDecoder:
     _fault: Exception | None = field(default=None, init=False)
     _reader: LineReader = field(init=False)
     _columns: RecordColumns = field(default_factory=RecordColumns)
+    _compiled: CompiledColumns | None = field(default=None, init=False)
     _dead: list[DeadLetter] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
     _inputs: list[Callable[[BatchDecoder], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._reader = LineReader(self.max_line_bytes)
+        if compiled.is_available() and not self.rejected and not self.careful:
+            self._compiled = CompiledColumns(self.max_line_bytes)
 
     def add_chunk(self, chunk: FileChunk) -> None:
         """The lines of a chunk of a file."""
@@ -274,13 +279,20 @@ class BatchDecoder:
         """The batch. The decoder is spent."""
         if self._fault is None:
             try:
-                return DecodedBatch(self._columns.to_arrow(), self._dead, self._spans, self._again)
+                return DecodedBatch(self._tables(), self._dead, self._spans, self._again)
             except Exception as exc:
                 self._fault = exc
         if self.careful:
             raise self._fault
         log.error("the lines of a batch are looked at one by one, since this failed:", exc_info=self._fault)
         return self._again(self.rejected, careful=True)
+
+    def _tables(self) -> list[tuple[str, pa.Table]]:
+        """All rows: in each table first those that compiled code made."""
+        tables = {} if self._compiled is None else self._compiled.to_arrow()
+        for name, table in self._columns.to_arrow():
+            tables[name] = joined([tables[name], table]) if name in tables else table
+        return sorted(tables.items())
 
     def _add(self, add: Callable[[BatchDecoder], None]) -> None:
         self._inputs.append(add)
@@ -313,12 +325,11 @@ class BatchDecoder:
             if message.oversized:
                 origin = _kafka_origin(topic, partition, message)
                 self._add_oversized(value, message.oversized, origin, span)
-            elif b"\n" in value:
-                self._add_lines(value, _kafka_origin(topic, partition, message), span)
-            else:
+            elif not value:
                 span.lines += 1
-                span.bytes += len(value)
-                self._add_line(value, span, topic, partition, message)
+                span.blank += 1
+            else:
+                self._add_lines(value, _kafka_origin(topic, partition, message), span)
 
     def _span(self, stream: str, start: int, end: int, path: str = "") -> Span:
         """Where to count the lines of a range; one that goes on from the last of the same stream extends it."""
@@ -333,12 +344,22 @@ class BatchDecoder:
     def _add_lines(self, data: bytes, origin: Origin, span: Span) -> None:
         """Lines that lie one after the other; `origin` is that of the first."""
         span.bytes += len(data)
-        start, item = 0, 0
-        while start < len(data):
+        if self._compiled is None:
+            self._add_part(data, 0, len(data), 0, origin, span)
+            return
+        lines, rows, refused = self._compiled.add(data)
+        span.lines += lines - len(refused)
+        span.rows += rows
+        for first, last in _runs(refused):
+            self._add_part(data, first.start, min(last.end + 1, len(data)), first.number, origin, span)
+
+    def _add_part(self, data: bytes, start: int, stop: int, item: int, origin: Origin, span: Span) -> None:
+        """The lines of `data[start:stop]`, of which the first is the `item`-th, in Python."""
+        while start < stop:
             end = (
-                data.rfind(b"\n", start, start + _TOGETHER_BYTES) + 1
-                or data.find(b"\n", start) + 1
-                or len(data)
+                data.rfind(b"\n", start, min(start + _TOGETHER_BYTES, stop)) + 1
+                or data.find(b"\n", start, stop) + 1
+                or stop
             )
             block = data if end - start == len(data) else data[start:end]
             lines = self._add_together(block, span)
@@ -375,11 +396,6 @@ class BatchDecoder:
             position += len(line) + 1
         return len(lines)
 
-    def _add_line(self, line: bytes, span: Span, topic: str, partition: int, message: Message) -> None:
-        fault = self._try_line(line, span)
-        if fault is not None:
-            self._bury(line, len(line), fault, _kafka_origin(topic, partition, message), span)
-
     def _try_line(self, line: bytes, span: Span) -> RecordError | None:
         """Appends the line's record; hands back what is wrong with it when it has none."""
         if not line or line.isspace():
@@ -414,6 +430,19 @@ class BatchDecoder:
         raw = line if length <= self.max_line_bytes else line[:HEAD_BYTES]
         column = -1 if fault.column is None else fault.column
         self._dead.append(DeadLetter(origin, raw, length, fault.reason, fault.detail, column))
+
+
+def _runs(lines: Sequence[Refused]) -> Iterator[tuple[Refused, Refused]]:
+    """Lines that follow on one another: the first and the last of each run."""
+    first = last = None
+    for line in lines:
+        if first is None or last is None or line.number != last.number + 1:
+            if first is not None and last is not None:
+                yield first, last
+            first = line
+        last = line
+    if first is not None and last is not None:
+        yield first, last
 
 
 def too_long(length: int, limit: int) -> RecordError:

@@ -30,13 +30,13 @@ _FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Probe(msgspec.Struct):
-    """The fields that tell the dialects apart."""
+    """The fields that tell the dialects apart; empty where the line has none of the name."""
 
-    kind: Raw | None = None
-    dtype: Raw | None = None
-    jcr: Raw | None = None
-    log: Raw | None = None
-    message: Raw | None = None
+    kind: Raw = msgspec.field(default_factory=Raw)
+    dtype: Raw = msgspec.field(default_factory=Raw)
+    jcr: Raw = msgspec.field(default_factory=Raw)
+    log: Raw = msgspec.field(default_factory=Raw)
+    message: Raw = msgspec.field(default_factory=Raw)
 
 
 class Decoded(NamedTuple):
@@ -121,13 +121,13 @@ class LineDecoder:
         try:
             line.decode("utf-8")
             probe = self._probe.decode(line)
-            if probe.jcr is not None:
+            if probe.jcr:
                 return Decoded(self._raymon_file.decode(line), line, "raymon-file")
-            if probe.dtype is not None:
+            if probe.dtype:
                 return Decoded(self._raymon_api.decode(line), line, "raymon-api")
-            if probe.kind is not None:
+            if probe.kind:
                 return Decoded(self._tailrace.decode(line), line, "tailrace")
-            if not enveloped and (probe.log is not None or probe.message is not None):
+            if not enveloped and (probe.log or probe.message):
                 inner = self._fluent_bit.unwrap(line)
                 if inner is not None:
                     return self._recognise(inner, enveloped=True)

@@ -15,6 +15,7 @@ import cramjam
 import lz4.frame
 import pytest
 
+from benchmarks import corpus
 from support import hostile
 from tailrace.explorer import parse_slice
 from tailrace.explorer.front.codecs import decoder
@@ -60,6 +61,74 @@ LINES = [
     hostile.line({"dtype": "tags", **_JCR, "data": _TAGS}),
     hostile.line({"log": hostile.line(hostile.v1(message="in an envelope")).decode()}),
 ]
+_VALUES: list[object] = [
+    1,
+    -1,
+    0,
+    -0.0,
+    1.5,
+    1e-5,
+    1e16,
+    1e22,
+    0.1 + 0.2,
+    123456789012345678.0,
+    10**18,
+    10**19,
+    True,
+    False,
+    None,
+]
+_VALUES += [
+    "12",
+    " 12",
+    "12 ",
+    "\t1",
+    "1e5",
+    ".5",
+    "5.",
+    "+1",
+    "1_0",
+    "0x10",
+    "NaN",
+    "inf",
+    "\u00a012",
+    "é",
+    'q"b\\s/\n',
+    "😀",
+]
+_TIMES = ["2026-11-20T08:00:00Z", "2024-02-29 23:59:59+00:00", "2023-02-29T00:00:00Z", "2026-11-20T08:00:60Z"]
+_TIMES += [
+    "1900-01-01T00:00:00Z",
+    "2299-12-31T23:59:59.999999Z",
+    "2300-01-01T00:00:00Z",
+    "2026-11-20T08:00:00.123Z",
+]
+_IDS = [
+    "0199a0b0-1111-7abc-8abc-0123456789ab",
+    "019AA0B011117abc8abc0123456789ab",
+    "019aa0b01-111-7abc-8abc-0123456789ab",
+]
+DECODED = [
+    *LINES,
+    *corpus.lines(10),
+    *(
+        hostile.line(
+            hostile.v1("tags", tags=[{"name": "n", "value": value, "type": kind, "group": "g", "x": [1]}])
+        )
+        for value in _VALUES
+        for kind in ("metric", "label")
+    ),
+    *(
+        hostile.line(hostile.v1("trace", user=user))
+        for user in ("u", "ü", 'q"', "a\x7fb", "a\nb", {"id": "5"})
+    ),
+    *(
+        hostile.line(hostile.v1(message="m", trace_id=trace_id, ts=ts, trace_ts=_TIMES[0]))
+        for trace_id in _IDS
+        for ts in _TIMES
+    ),
+]
+"""What the compiled decoder and the ones in Python have to read alike."""
 _BITS = [
     b'"',
     b"\\",
@@ -90,6 +159,17 @@ _BITS += [
     b'"ts"',
     b"true",
     b"{}",
+    b"\\u00e9",
+    b"\\ud83d\\ude00",
+    b"1.0",
+    b"0.10",
+    b"01",
+    b"\x7f",
+    b'"params"',
+    b'"ty\\u0070e"',
+    b'"v":1,',
+    b"[[[[",
+    b"2026-11-20T08:00:00Z",
 ]
 SLICES = [
     "client==acme && latency_ms>=120.5",
@@ -174,6 +254,26 @@ def lines_are_records_or_dead_letters(noise: random.Random) -> None:
     many = MANY.read(whole) if whole else None
     if many is not None:
         assert all(READER.read(line.removesuffix(b"\n")).dialect == many.dialect for line in whole)
+
+
+def both_decoders_agree(noise: random.Random) -> None:
+    """Compiled code and Python make the same rows, dead letters and counts of the same lines."""
+    lines = []
+    for _ in range(noise.choice((1, 3, 20))):
+        line = noise.choice(DECODED)
+        if noise.random() < 0.5:
+            line = b'{"v":1,"kind":' + line.removeprefix(b'{"v": 1, "kind": ')
+        lines.append(mutated(line, noise, _BITS))
+    batches = []
+    for pure in ("", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TAILRACE_PURE_PYTHON", pure)
+            decoder = BatchDecoder(LINE_BYTES)
+        decoder.add_messages("t", 0, 0, 1, [Message(0, b"".join(lines), b"f@17")])
+        batch = decoder.finish()
+        rows = sorted((table, sorted(map(repr, found.to_pylist()))) for table, found in batch.tables)
+        batches.append((rows, list(batch.dead_letters), list(batch.spans)))
+    assert batches[0] == batches[1]
 
 
 def slices_are_read_or_refused(noise: random.Random) -> None:
@@ -270,6 +370,7 @@ def statements_are_read_or_refused(noise: random.Random) -> None:
 
 
 PROPERTIES = [
+    both_decoders_agree,
     lines_are_records_or_dead_letters,
     slices_are_read_or_refused,
     old_files_are_read_or_named,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import corpus
 from support import hostile
-from tailrace.ingestor import intents
+from tailrace.ingestor import compiled, intents
 from tailrace.ingestor.batch import Gathering, is_due, split_full
 from tailrace.ingestor.columns import (
     BOOL,
@@ -31,6 +33,20 @@ from tailrace.schemas.errors import Reason
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef, KafkaOffset
 
 LIMIT = 8 * 1024 * 1024
+
+
+@pytest.fixture(scope="module", params=["compiled", "python"], autouse=True)
+def decoder(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is promised of lines holds of both decoders."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setenv("TAILRACE_PURE_PYTHON", "1")
+        elif not compiled.is_available():
+            assert shutil.which("cargo") is None, "the decoder can be compiled here, and is not"
+            pytest.skip("nothing compiles the decoder here")
+        yield request.param
+
+
 SMALL_CASES = [case for case in hostile.CASES if len(case.data) < 3_000]
 
 contents = st.lists(
@@ -74,6 +90,7 @@ def test_a_line_on_which_this_program_fails_is_a_dead_letter(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever on its way a line runs into a fault of ours, it alone is lost for the tables; it keeps its bytes and its place."""
+    monkeypatch.setenv("TAILRACE_PURE_PYTHON", "1")
     lines = [hostile.neighbour(number) for number in range(50)]
     bad = lines[20].replace(b'"message"', b'"message": "boom", "was"')
     assert b"boom" in bad
@@ -105,6 +122,51 @@ def test_a_line_on_which_this_program_fails_is_a_dead_letter(
     assert (letter.reason, letter.raw) == (Reason.FAULT, bad.removesuffix(b"\n"))
     assert letter.origin.byte == sum(map(len, lines[:20]))
     assert "Bug: so it is" in letter.detail
+
+
+def test_a_fault_of_the_compiled_decoder_costs_no_line(decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it fails, all lines of its batch are decoded in Python."""
+    if decoder == "python":
+        pytest.skip("of the other decoder")
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("so it is")
+
+    lines = [hostile.neighbour(number) for number in range(50)]
+    before = rows(decode(chunk(b"".join(lines))))
+    monkeypatch.setattr(compiled.CompiledColumns, "add", fails)
+    batch = decode(chunk(b"".join(lines)))
+    assert rows(batch) == before
+    assert not batch.dead_letters
+
+
+def test_what_clients_write_is_decoded_by_compiled_code(decoder: str) -> None:
+    """Lines of both clients take the fast way, whatever is in them; and become what Python makes of them."""
+    if decoder == "python":
+        pytest.skip("of the other decoder")
+    data = b"".join(corpus.lines(2_000)) + b"".join(
+        case.data for case in hostile.CASES if case.name == "1,000 tags"
+    )
+    columns = compiled.CompiledColumns(LIMIT)
+    assert columns.add(data) == (2_001, 2_001, [])
+    fast = rows(decode(chunk(data)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAILRACE_PURE_PYTHON", "1")
+        assert repr(rows(decode(chunk(data)))) == repr(fast)
+
+
+def test_text_that_utf8_cannot_hold_joins_others() -> None:
+    """Half a surrogate pair in one line makes no dead letter of another whose row goes to the same table."""
+    lines = [
+        hostile.line(hostile.v1("event_start", event_id="e", event_type="TOOL", name="half \ud800")),
+        hostile.line(hostile.v1("event_end", event_id="e", error="none")),
+        hostile.line(hostile.v1("event_start", event_id="e", event_type="TOOL", name="whole")),
+    ]
+    batch = decode(chunk(b"".join(lines)))
+    assert not batch.dead_letters
+    ((table, events),) = rows(batch)
+    assert table == "event_lines"
+    assert {event["name"] for event in events} == {b"half \xed\xa0\x80", b"whole", b""}
 
 
 @given(contents, st.data())

@@ -1,0 +1,120 @@
+//! The compiled form of what `tailrace.ingestor.decode` and `columns` do in Python: lines of a log file into Arrow columns.
+
+mod columns;
+mod instant;
+mod json;
+mod lines;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use columns::{Interned, Own, Texts};
+use lines::{Rows, Table, TABLES};
+
+/// Number, start and end of each line that did not become a row.
+type Others = Vec<(usize, usize, usize)>;
+
+/// Gathers the rows of one batch.
+///
+/// Args:
+///     max_line_bytes: A longer line is refused.
+#[pyclass]
+struct Columns {
+    rows: Rows,
+}
+
+#[pymethods]
+impl Columns {
+    #[new]
+    fn new(max_line_bytes: usize) -> Self {
+        Columns { rows: Rows::new(max_line_bytes) }
+    }
+
+    /// Appends the rows of some lines, without the interpreter's lock.
+    ///
+    /// Args:
+    ///     block: Lines with a line feed between them; the last one may have one.
+    ///
+    /// Returns:
+    ///     How many lines these are, how many of them became rows, and of each other line its number in the block, from 0, and the
+    ///     bytes from where to where it goes, without its line feed.
+    fn add(&mut self, py: Python<'_>, block: &[u8]) -> (usize, usize, Others) {
+        let rows = &mut self.rows;
+        let taken = py.detach(move || rows.add(block));
+        (taken.lines, taken.rows, taken.others)
+    }
+
+    /// All rows: for each table that got some, how many, and its columns by name.
+    ///
+    /// A column is its form and its parts: `("int8" | "int64" | "uint64" | "float64", values)`, `("text" | "binary", offsets, bytes)`,
+    /// `("interned", codes, offsets, bytes)`; each part the bytes that Arrow has for it. Names that begin with `tags.` are of
+    /// `tags`, whose offsets are the column `tags`.
+    fn tables<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let tables = PyDict::new(py);
+        for (table, (name, columns)) in self.rows.tables.iter().zip(TABLES) {
+            let count = table.common.ts.len();
+            if count > 0 {
+                tables.set_item(name, (count, described(py, table, columns)?))?;
+            }
+        }
+        Ok(tables)
+    }
+}
+
+fn described<'py>(py: Python<'py>, table: &Table, columns: &[(&str, u8)]) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    let common = &table.common;
+    found.set_item("project_id", interned(py, &common.project_id))?;
+    found.set_item("trace_id", interned(py, &common.trace_id))?;
+    found.set_item("trace_ts", ("int64", bytes_of(py, &common.trace_ts, i64::to_le_bytes)))?;
+    found.set_item("ts", ("int64", bytes_of(py, &common.ts, i64::to_le_bytes)))?;
+    found.set_item("line_hash", ("uint64", bytes_of(py, &common.line_hash, u64::to_le_bytes)))?;
+    for (column, (name, _)) in table.own.iter().zip(columns) {
+        match column {
+            Own::Interned(values) => found.set_item(*name, interned(py, values))?,
+            Own::Text(values) => found.set_item(*name, texts(py, "text", values))?,
+            Own::Payload(values) => found.set_item(*name, texts(py, "binary", values))?,
+            Own::Phase(values) => found.set_item(*name, ("int8", bytes_of(py, values, i8::to_le_bytes)))?,
+        }
+    }
+    if let Some(tags) = &table.tags {
+        found.set_item("tags", ("int32", bytes_of(py, &tags.ends, i32::to_le_bytes)))?;
+        found.set_item("tags.name", interned(py, &tags.name))?;
+        found.set_item("tags.type", interned(py, &tags.kind_of))?;
+        found.set_item("tags.group", interned(py, &tags.group))?;
+        found.set_item("tags.kind", ("int8", bytes_of(py, &tags.kind, i8::to_le_bytes)))?;
+        found.set_item("tags.str", texts(py, "text", &tags.text))?;
+        found.set_item("tags.num", ("float64", bytes_of(py, &tags.number, f64::to_le_bytes)))?;
+    }
+    Ok(found)
+}
+
+type Three<'py> = (&'static str, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+type Four<'py> = (&'static str, Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
+fn texts<'py>(py: Python<'py>, form: &'static str, values: &Texts) -> Three<'py> {
+    (form, bytes_of(py, &values.offsets, i32::to_le_bytes), PyBytes::new(py, &values.bytes))
+}
+
+fn interned<'py>(py: Python<'py>, values: &Interned) -> Four<'py> {
+    let (_, offsets, bytes) = texts(py, "text", &values.values);
+    ("interned", bytes_of(py, &values.codes, i32::to_le_bytes), offsets, bytes)
+}
+
+/// Numbers as Arrow lays them out, which on every machine that wheels are built for is how they lie in memory.
+fn bytes_of<'py, T: Copy, const N: usize>(
+    py: Python<'py>,
+    values: &[T],
+    to_bytes: fn(T) -> [u8; N],
+) -> Bound<'py, PyBytes> {
+    let mut bytes = Vec::with_capacity(values.len() * N);
+    for &value in values {
+        bytes.extend_from_slice(&to_bytes(value));
+    }
+    PyBytes::new(py, &bytes)
+}
+
+#[pymodule]
+fn _decoder(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Columns>()
+}
