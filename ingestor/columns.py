@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from tailrace.schemas.dialects.tolerant import to_raw
 from tailrace.schemas.records import (
     EventEnd,
     EventStart,
@@ -245,8 +246,6 @@ def _digits(value: int) -> str:
 
 
 def _json_text(value: Any) -> str:
-    from tailrace.schemas.dialects.tolerant import to_raw
-
     return bytes(to_raw(value)).decode()
 
 
@@ -339,7 +338,12 @@ def _user_id(record: TraceContext) -> str:
 
 
 def _user(record: TraceContext) -> bytes:
-    return b"" if record.user is None else msgspec.json.encode(record.user)
+    if record.user is None:
+        return b""
+    try:
+        return msgspec.json.encode(record.user)
+    except UnicodeEncodeError:  # half a surrogate pair
+        return _json_text(record.user).encode()
 
 
 def _event(phase: int) -> dict[str, tuple[Getter, Callable[[list[Any]], pa.Array]]]:

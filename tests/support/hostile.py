@@ -118,6 +118,7 @@ CASES = [
     ),
     Case("5 MB object", _object("z" * 5_000_000), rows=1),
     Case("lone surrogate", line(v1(message="\ud800")), rows=1),
+    Case("lone surrogate in a user", line(v1("trace", user="\ud800")), rows=1),
     Case("lone surrogate in a name", line({**v1(message="m"), "\ud800": 1}), reasons=("wrong_shape",)),
     Case(
         "lone surrogate in a nested name",
