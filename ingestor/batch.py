@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tailrace.ingestor.compiled import count_line_feeds
 from tailrace.ingestor.decode import Message
 from tailrace.ingestor.settings import BatchLimits
 from tailrace.schemas.streams import KafkaOffset, next_offset
@@ -61,6 +62,8 @@ def split_full(gathering: Gathering, limits: BatchLimits) -> tuple[Gathering, Ga
         A batch within the limits (or one message over them), and what is left: empty when all fit.
         Example: limits.rows = 3 on offsets 10, 11, 12, 15 of a line each, with end 17, gives [10, 13) and [13, 17).
     """
+    if gathering.lines <= limits.rows and gathering.bytes <= limits.bytes:
+        return gathering, Gathering(start=gathering.end, end=gathering.end)
     count, lines, size = 0, 0, 0
     for message in gathering.messages:
         more_lines, more_bytes = lines + _lines(message), size + _bytes(message)
@@ -81,4 +84,4 @@ def _bytes(message: Message) -> int:
 
 
 def _lines(message: Message) -> int:
-    return 1 + (message.value or b"").count(b"\n")
+    return 1 + count_line_feeds(message.value or b"")

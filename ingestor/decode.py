@@ -15,7 +15,8 @@ import pyarrow as pa
 import xxhash
 
 from tailrace.ingestor import compiled
-from tailrace.ingestor.columns import RecordColumns, joined, strings
+from tailrace.ingestor.arrow import INSTANT, few_numbers, few_payloads, few_texts
+from tailrace.ingestor.columns import RecordColumns, joined
 from tailrace.ingestor.compiled import CompiledColumns, Refused
 from tailrace.schemas.dialects.recognise import LineDecoder
 from tailrace.schemas.errors import Reason, RecordError
@@ -478,32 +479,32 @@ def dead_letter_table(letters: Sequence[DeadLetter], received_at: int) -> pa.Tab
     origins = [letter.origin for letter in letters]
     return pa.table(
         {
-            "received_at": pa.array([received_at] * len(letters), pa.timestamp("us", "UTC")),
-            "reason": strings([letter.reason.value for letter in letters]),
-            "detail": strings([letter.detail for letter in letters]),
-            "column": pa.array([letter.column for letter in letters], pa.int64()),
-            "source": pa.array([1 if origin.source == "kafka" else 2 for origin in origins], pa.int8()),
-            "topic": strings([origin.topic for origin in origins]),
-            "partition": pa.array([origin.partition for origin in origins], pa.int32()),
-            "offset": pa.array([origin.offset for origin in origins], pa.int64()),
-            "item": pa.array([origin.item for origin in origins], pa.uint32()),
-            "file_id": strings([origin.file_id for origin in origins]),
-            "file": strings([origin.file for origin in origins]),
-            "byte": pa.array([origin.byte for origin in origins], pa.int64()),
-            "length": pa.array([letter.length for letter in letters], pa.uint64()),
-            "raw": pa.array([letter.raw for letter in letters], pa.binary()),
+            "received_at": few_numbers(INSTANT, [received_at] * len(letters)),
+            "reason": few_texts([letter.reason.value for letter in letters]),
+            "detail": few_texts([letter.detail for letter in letters]),
+            "column": few_numbers(pa.int64(), [letter.column for letter in letters]),
+            "source": few_numbers(pa.int8(), [1 if origin.source == "kafka" else 2 for origin in origins]),
+            "topic": few_texts([origin.topic for origin in origins]),
+            "partition": few_numbers(pa.int32(), [origin.partition for origin in origins]),
+            "offset": few_numbers(pa.int64(), [origin.offset for origin in origins]),
+            "item": few_numbers(pa.uint32(), [origin.item for origin in origins]),
+            "file_id": few_texts([origin.file_id for origin in origins]),
+            "file": few_texts([origin.file for origin in origins]),
+            "byte": few_numbers(pa.int64(), [origin.byte for origin in origins]),
+            "length": few_numbers(pa.uint64(), [letter.length for letter in letters]),
+            "raw": few_payloads([letter.raw for letter in letters]),
         }
     )
 
 
 def ledger_table(spans: Sequence[Span], token: str) -> pa.Table:
     """What the ranges held, as rows of the ledger."""
-    numbers = ("start", "end", "lines", "rows", "dead_letters", "blank", "bytes")
+    fields = ("start", "end", "lines", "rows", "dead_letters", "blank", "bytes")
     return pa.table(
         {
-            "stream": strings([span.stream for span in spans]),
-            "token": strings([token] * len(spans)),
-            "path": strings([span.path for span in spans]),
-            **{name: pa.array([getattr(span, name) for span in spans], pa.uint64()) for name in numbers},
+            "stream": few_texts([span.stream for span in spans]),
+            "token": few_texts([token] * len(spans)),
+            "path": few_texts([span.path for span in spans]),
+            **{name: few_numbers(pa.uint64(), [getattr(span, name) for span in spans]) for name in fields},
         }
     )

@@ -114,7 +114,14 @@ fn bytes_of<'py, T: Copy, const N: usize>(
     PyBytes::new(py, &bytes)
 }
 
+/// How many line feeds there are in a block.
+#[pyfunction]
+fn count_line_feeds(block: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', block).count()
+}
+
 #[pymodule]
 fn _decoder(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(count_line_feeds, module)?)?;
     module.add_class::<Columns>()
 }
