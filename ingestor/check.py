@@ -1,7 +1,7 @@
 """Log files → what would become of their lines, and what is odd about those that are fine. Reads, stores nothing.
 
-A file is read in blocks, and a block whose lines are all of one dialect in its usual form is decoded in one call
-(`schemas.dialects.many`). A block that is not is halved until the lines that differ stand alone; these are read one by one,
+A file is read in blocks. Where compiled code reads all lines of a block, they are counted (`compiled.survey`); otherwise a block
+whose lines are all of one dialect in its usual form is decoded in one call (`schemas.dialects.many`). A block that is not is halved until the lines that differ stand alone; these are read one by one,
 as an ingestor would. So counts, kinds and reasons are exact, and so are the looks at times and lengths; what takes a
 closer look at a line (`suspect.py`) is done for a sample, whose size the report tells.
 """
@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
+from tailrace.ingestor import compiled
 from tailrace.ingestor.decode import LineReader, too_long
 from tailrace.ingestor.suspect import HUGE_BYTES, CloseLook, Suspicion, TimeLook
 from tailrace.schemas.dialects.many import ManyReader
@@ -180,15 +181,18 @@ class Checker:
                     if not block.endswith(b"\n"):
                         block += file.readline(self._limit + 2)
                     length = len(block)
-                    # Splits at line feeds only, and faster than `bytes.split`.
-                    lines = BytesIO(block).readlines()
-                    if not block.endswith(b"\n") and length > self._limit:
-                        length += _skip(file.readline)
                     close = blocks < _LOOKED_AT_FIRST or blocks % _LOOKED_AT_EACH == 0
-                    part = _Part(number, position, lines, length, length - len(block), close, block)
-                    self._read(path, part)
-                    number += len(lines)
                     blocks += 1
+                    counted = 0 if close else self._survey(block)
+                    if not counted:
+                        # Splits at line feeds only, and faster than `bytes.split`.
+                        lines = BytesIO(block).readlines()
+                        if not block.endswith(b"\n") and length > self._limit:
+                            length += _skip(file.readline)
+                        part = _Part(number, position, lines, length, length - len(block), close, block)
+                        self._read(path, part)
+                        counted = len(lines)
+                    number += counted
                     position += length
                     if position - reported >= _REPORT_BYTES:
                         self._on_bytes(position - reported)
@@ -204,6 +208,23 @@ class Checker:
         self._report.sampled = self._look.lines
         self._report.suspicions = [*self._times.suspicions(), *self._look.suspicions()]
         return self._report
+
+    def _survey(self, block: bytes) -> int:
+        """How many lines these are, when compiled code finds nothing to say of them; they are counted then."""
+        # What may be too long, or is long enough to be named for it, is looked at by itself.
+        if len(block) > min(self._limit, HUGE_BYTES):
+            return 0
+        survey = compiled.survey(block, self._limit)
+        if survey is None or not self._times.is_ordinary(_moment(survey.earliest), _moment(survey.latest)):
+            return 0
+        report = self._report
+        report.lines += survey.lines
+        report.valid += survey.lines
+        for dialect, count in survey.dialects.items():
+            report.dialects[dialect] += count
+        for kind, count in survey.kinds.items():
+            report.kinds[kind] += count
+        return survey.lines
 
     def _read(self, path: Path, part: _Part) -> None:
         # What may be too long, or is long enough to be named for it, is looked at by itself.
@@ -251,7 +272,7 @@ class Checker:
         report.valid += 1
         report.dialects[found.dialect] += 1
         report.kinds[_KIND_NAMES[type(found.record)]] += 1
-        time = _EPOCH + timedelta(microseconds=found.ts)
+        time = _moment(found.ts)
         self._times.look(str(path), number, [time], time, time)
         self._look.look_at_length(str(path), number, length)
         # What keeps a line from being read with the others is mostly one of these.
@@ -267,6 +288,10 @@ class Checker:
         excerpt = before + _printable(line[column or 0 : start + _EXCERPT_BYTES])
         caret = None if column is None else len(before)
         return Finding(str(path), number, position, column, error.reason.value, error.detail, excerpt, caret)
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _skip(readline: Callable[[int], bytes]) -> int:

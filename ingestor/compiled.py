@@ -44,6 +44,24 @@ class Refused(NamedTuple):
     end: int
 
 
+class Survey(NamedTuple):
+    """What lines say that are all records.
+
+    Args:
+        lines: How many.
+        dialects: Lines by dialect.
+        kinds: Lines by kind.
+        earliest: The smallest of their times, in microseconds since the epoch.
+        latest: The largest of them.
+    """
+
+    lines: int
+    dialects: dict[str, int]
+    kinds: dict[str, int]
+    earliest: int
+    latest: int
+
+
 def is_available() -> bool:
     """Whether lines are decoded by compiled code in this process."""
     return _decoder is not None and os.environ.get("TAILRACE_PURE_PYTHON", "") not in ("1", "true")
@@ -74,6 +92,17 @@ class CompiledColumns:
     def to_arrow(self) -> dict[str, pa.Table]:
         """The tables that got rows, each a single record batch."""
         return {name: _table(columns) for name, (_, columns) in self._columns.tables().items()}
+
+
+def survey(block: bytes, max_line_bytes: int) -> Survey | None:
+    """What the lines of a block say; `None` where any of them is no record, or may be none, or no compiled code is there.
+
+    Args:
+        block: Lines with a line feed between them; the last one may have one. Not empty.
+        max_line_bytes: A longer line is no record.
+    """
+    found = _decoder.survey(block, max_line_bytes) if is_available() else None
+    return None if found is None else Survey(*found)
 
 
 def count_line_feeds(block: bytes) -> int:

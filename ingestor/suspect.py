@@ -84,13 +84,7 @@ class TimeLook:
 
     def look(self, path: str, number: int, times: list[datetime], low: datetime, high: datetime) -> None:
         """The times of lines that follow on one another, `number` being that of the first; all are between `low` and `high`."""
-        if (
-            low >= _LONG_AGO
-            and high <= self._latest_allowed
-            and low >= self._latest - SKEW
-            and high - low < SKEW
-        ):
-            self._latest = max(self._latest, high)
+        if self.is_ordinary(low, high):
             return
         for line, time in enumerate(times, number):
             if time > self._latest_allowed:
@@ -101,6 +95,18 @@ class TimeLook:
                 if time < self._latest - SKEW:
                     self._back.add(path, line, f"{self._latest.isoformat()}, then {time.isoformat()}")
                 self._latest = max(self._latest, time)
+
+    def is_ordinary(self, low: datetime, high: datetime) -> bool:
+        """Whether nothing can be odd about lines whose times are all between these; where something may be, `look` is to be asked."""
+        if (
+            low >= _LONG_AGO
+            and high <= self._latest_allowed
+            and low >= self._latest - SKEW
+            and high - low < SKEW
+        ):
+            self._latest = max(self._latest, high)
+            return True
+        return False
 
     def suspicions(self) -> list[Suspicion]:
         """What was odd."""

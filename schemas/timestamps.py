@@ -87,7 +87,7 @@ class TimestampParser:
         except ValueError as exc:
             raise _bad(text) from exc
         micros = (base - _EPOCH) // timedelta(seconds=1) * MICROSECONDS + (MICROSECONDS if leap else 0)
-        if text[19:20] == "." and text[26:] in _ZERO_ZONES and not leap:
+        if text[19:20] == "." and text[26:] in _ZERO_ZONES and not leap and EARLIEST <= micros <= LATEST:
             if len(self._seconds) >= _CACHED_SECONDS:
                 self._seconds.clear()
             self._seconds[text[:19]] = micros

@@ -7,7 +7,13 @@ cores at 2.5 GHz with a load of 8 beside it (2026-11-21), lines a second of CPU:
 
     reading lines            3,255,000
     decoding one by one        304,000
-    check                      467,000
+    check, in Python           467,000
+
+and with the compiled decoder (2026-11-27, load 15):
+
+    reading lines            3,850,000
+    decoding one by one        335,000
+    check                    1,106,000
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -112,6 +113,26 @@ def test_many_at_once_and_one_by_one_say_the_same(
         quick = checked(path)
         patch.setattr(ManyReader, "read", lambda *_, **__: None)
         assert checked(path) == quick
+
+
+@settings(max_examples=100)
+@given(data=_runs, end=st.binary(max_size=30), block=st.integers(1, 5000))
+def test_compiled_code_and_python_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, end: bytes, block: int
+) -> None:
+    """All that is said of every line is the same; what is said of a sample may be of another one."""
+
+    def said() -> CheckReport:
+        report = checked(path)
+        exact = [suspicion for suspicion in report.suspicions if not suspicion.sampled]
+        return replace(report, sampled=0, suspicions=exact)
+
+    with cut_into(tmp_path_factory, block, data + end) as (path, patch):
+        patch.setattr(check, "_LOOKED_AT_FIRST", 0)
+        patch.setattr(check, "_LOOKED_AT_EACH", 10**9)
+        quick = said()
+        patch.setenv("TAILRACE_PURE_PYTHON", "1")
+        assert said() == quick
 
 
 def test_valid_lines_are_read_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,13 +41,20 @@ pub struct Interned {
 }
 
 impl Interned {
+    /// Neighbours mostly agree.
     pub fn push(&mut self, text: &[u8]) {
-        let code = match self.codes.last() {
-            // Neighbours mostly agree.
-            Some(&last) if self.values.get(last as usize) == text => last,
+        let guess = self.codes.last().copied();
+        self.push_guessed(text, guess);
+    }
+
+    /// The same, where another code than the last one is the likely one. Answers the code.
+    pub fn push_guessed(&mut self, text: &[u8], guess: Option<i32>) -> i32 {
+        let code = match guess {
+            Some(guess) if self.values.get(guess as usize) == text => guess,
             _ => self.code(text),
         };
         self.codes.push(code);
+        code
     }
 
     fn code(&mut self, text: &[u8]) -> i32 {
@@ -80,6 +87,33 @@ pub struct Tags {
     pub kind: Vec<i8>,
     pub text: Texts,
     pub number: Vec<f64>,
+    /// Codes of name, type and group of the last tag at each place of a line: lines mostly hold the same tags in the same order.
+    guesses: Vec<[i32; 3]>,
+}
+
+impl Tags {
+    /// Appends the tag at a place of the line that is under way.
+    pub fn push(&mut self, place: usize, texts: [&[u8]; 3], kind: i8, text: &[u8], number: f64) {
+        let guess = self.guesses.get(place).copied();
+        let [name, type_, group] = texts;
+        let codes = [
+            self.name.push_guessed(name, guess.map(|codes| codes[0])),
+            self.kind_of.push_guessed(type_, guess.map(|codes| codes[1])),
+            self.group.push_guessed(group, guess.map(|codes| codes[2])),
+        ];
+        match self.guesses.get_mut(place) {
+            Some(guess) => *guess = codes,
+            None => self.guesses.push(codes),
+        }
+        self.kind.push(kind);
+        self.text.push(text);
+        self.number.push(number);
+    }
+
+    /// No more tags in this line.
+    pub fn end_line(&mut self) {
+        self.ends.push(self.kind.len() as i32);
+    }
 }
 
 impl Default for Tags {
@@ -92,6 +126,7 @@ impl Default for Tags {
             kind: Vec::new(),
             text: Texts::default(),
             number: Vec::new(),
+            guesses: Vec::new(),
         }
     }
 }

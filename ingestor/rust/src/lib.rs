@@ -5,11 +5,13 @@ mod instant;
 mod json;
 mod lines;
 
+use std::collections::HashMap;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use columns::{Interned, Own, Texts};
-use lines::{Rows, Table, TABLES};
+use lines::{kind_names, Reader, Rows, Table, DIALECTS, TABLES};
 
 /// Number, start and end of each line that did not become a row.
 type Others = Vec<(usize, usize, usize)>;
@@ -114,6 +116,25 @@ fn bytes_of<'py, T: Copy, const N: usize>(
     PyBytes::new(py, &bytes)
 }
 
+/// What lines say that are all records: how many, by dialect and by kind, and the first and the last of their times in microseconds
+/// since the epoch. `None` where any of them is no record, or may be none.
+///
+/// Args:
+///     block: Lines with a line feed between them; the last one may have one.
+///     max_line_bytes: A longer line is no record.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn survey(
+    py: Python<'_>,
+    block: &[u8],
+    max_line_bytes: usize,
+) -> Option<(usize, HashMap<&'static str, usize>, HashMap<String, usize>, i64, i64)> {
+    let found = py.detach(move || Reader::new(max_line_bytes).survey(block))?;
+    let dialects = DIALECTS.into_iter().zip(found.dialects).filter(|(_, count)| *count > 0).collect();
+    let kinds = kind_names().into_iter().zip(found.kinds).filter(|(_, count)| *count > 0).collect();
+    Some((found.lines, dialects, kinds, found.earliest, found.latest))
+}
+
 /// How many line feeds there are in a block.
 #[pyfunction]
 fn count_line_feeds(block: &[u8]) -> usize {
@@ -122,6 +143,7 @@ fn count_line_feeds(block: &[u8]) -> usize {
 
 #[pymodule]
 fn _decoder(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(survey, module)?)?;
     module.add_function(wrap_pyfunction!(count_line_feeds, module)?)?;
     module.add_class::<Columns>()
 }

@@ -119,7 +119,7 @@ pub const TABLES: [(&str, &[(&str, u8)]); 6] = [
     ),
 ];
 
-const KINDS: [Kind; 7] = [
+static KINDS: [Kind; 7] = [
     Kind {
         name: b"text",
         table: LOGS,
@@ -199,6 +199,13 @@ const KINDS: [Kind; 7] = [
     },
 ];
 
+/// Names of the kinds, in the order of `Survey::kinds`, and of the dialects, in that of `Survey::dialects`.
+pub fn kind_names() -> Vec<String> {
+    KINDS.iter().map(|kind| String::from_utf8_lossy(kind.name).into_owned()).collect()
+}
+pub const DIALECTS: [&str; 3] = ["tailrace", "raymon-file", "raymon-api"];
+const PREFIXES: [&[u8]; 3] = [TAILRACE, RAYMON_FILE, RAYMON_API];
+
 const EVENT_TYPES: [&[u8]; 7] =
     [b"MESSAGE", b"TOOL", b"GENERATION", b"AGENT", b"RETRIEVAL", b"SYSTEM", b"CUSTOM"];
 
@@ -235,9 +242,7 @@ pub struct Table {
 /// Rows of all tables, gathered from blocks of lines.
 pub struct Rows {
     pub tables: Vec<Table>,
-    line: Line,
-    scratch: Vec<u8>,
-    limit: usize,
+    reader: Reader,
     bytes: usize,
 }
 
@@ -262,7 +267,7 @@ impl Rows {
             }).collect(),
             tags: (*name == TABLES[TAG_LINES].0).then(Tags::default),
         });
-        Rows { tables: tables.collect(), line: Line::default(), scratch: Vec::new(), limit, bytes: 0 }
+        Rows { tables: tables.collect(), reader: Reader::new(limit), bytes: 0 }
     }
 
     /// Appends the rows of lines; the last one may lack its line feed.
@@ -284,57 +289,23 @@ impl Rows {
     }
 
     fn line(&mut self, block: &[u8], start: usize, end: usize, is_text: bool) -> Option<()> {
-        let content = &block[start..end];
-        if content.len() > self.limit || self.bytes + content.len() > MOST_BYTES {
+        if self.bytes + (end - start) > MOST_BYTES {
             return None;
         }
-        if !is_text && std::str::from_utf8(content).is_err() {
-            return None;
-        }
-        self.scratch.clear();
-        self.line.clear();
-        let (line, scratch) = (&mut self.line, &mut self.scratch);
-        let kind = if content.starts_with(TAILRACE) {
-            let mut cursor = Cursor::new(block, start + TAILRACE.len(), end, scratch);
-            cursor.skip_space();
-            tailrace(&mut cursor, line)?
-        } else if content.starts_with(RAYMON_FILE) {
-            let mut cursor = Cursor::new(block, start + RAYMON_FILE.len(), end, scratch);
-            raymon_file(&mut cursor, line)?
-        } else if content.starts_with(RAYMON_API) {
-            let mut cursor = Cursor::new(block, start + RAYMON_API.len(), end, scratch);
-            cursor.skip_space();
-            raymon_api(&mut cursor, line)?
-        } else {
-            return None;
-        };
-        let ts = self.line.ts?;
-        let project_id = self.line.project_id?.of(block, &self.scratch);
-        let trace_id = match self.line.trace_id {
-            Some(piece) => piece.of(block, &self.scratch),
-            None if !kind.needs_trace => b"",
-            None => return None,
-        };
-        if kind.fields.iter().enumerate().any(|(bit, field)| field.required && self.line.seen >> bit & 1 == 0) {
-            return None;
-        }
-        if kind.table == TAG_LINES && !self.line.has_tags {
-            return None;
-        }
-        let trace_ts =
-            instant::trace_start(trace_id, ts).unwrap_or_else(|| self.line.trace_ts.flatten().unwrap_or(ts));
-
-        // From here on nothing fails.
-        self.bytes += content.len();
+        let found = self.reader.read(block, start, end, is_text)?;
+        let Reader { line, scratch, .. } = &self.reader;
+        let kind = found.kind;
+        let of = |piece: Piece| piece.of(block, scratch);
+        self.bytes += end - start;
         let table = &mut self.tables[kind.table];
-        table.common.project_id.push(project_id);
-        table.common.trace_id.push(trace_id);
-        table.common.trace_ts.push(trace_ts);
-        table.common.ts.push(ts);
-        table.common.line_hash.push(xxh3_64(content));
+        table.common.project_id.push(of(line.project_id.unwrap_or_default()));
+        table.common.trace_id.push(of(line.trace_id.unwrap_or_default()));
+        table.common.trace_ts.push(found.trace_ts);
+        table.common.ts.push(found.ts);
+        table.common.line_hash.push(xxh3_64(&block[start..end]));
         for (index, column) in table.own.iter_mut().enumerate() {
-            let text = match self.line.own[index] {
-                Some(piece) => piece.of(block, &self.scratch),
+            let text = match line.own[index] {
+                Some(piece) => of(piece),
                 None => kind.defaults.iter().find(|(at, _)| *at == index).map_or(&b""[..], |(_, text)| text),
             };
             match column {
@@ -344,17 +315,97 @@ impl Rows {
             }
         }
         if let Some(tags) = &mut table.tags {
-            for tag in &self.line.tags {
-                tags.name.push(tag.name.of(block, &self.scratch));
-                tags.kind_of.push(tag.type_.map_or(&b"label"[..], |piece| piece.of(block, &self.scratch)));
-                tags.group.push(tag.group.of(block, &self.scratch));
-                tags.kind.push(tag.kind);
-                tags.text.push(tag.text.of(block, &self.scratch));
-                tags.number.push(tag.number);
+            for (place, tag) in line.tags.iter().enumerate() {
+                let texts = [of(tag.name), tag.type_.map_or(&b"label"[..], of), of(tag.group)];
+                tags.push(place, texts, tag.kind, of(tag.text), tag.number);
             }
-            tags.ends.push(tags.kind.len() as i32);
+            tags.end_line();
         }
         Some(())
+    }
+}
+
+/// What is read of one line after the other.
+pub struct Reader {
+    line: Line,
+    scratch: Vec<u8>,
+    limit: usize,
+}
+
+/// A line that is a record; its texts are in `Reader::line`.
+struct Found {
+    dialect: usize,
+    kind: &'static Kind,
+    ts: i64,
+    trace_ts: i64,
+}
+
+/// What lines say that are all records.
+#[derive(Default)]
+pub struct Survey {
+    pub lines: usize,
+    pub dialects: [usize; DIALECTS.len()],
+    pub kinds: [usize; KINDS.len()],
+    pub earliest: i64,
+    pub latest: i64,
+}
+
+impl Reader {
+    /// Args: the longest line that is a record.
+    pub fn new(limit: usize) -> Self {
+        Reader { line: Line::default(), scratch: Vec::new(), limit }
+    }
+
+    /// What the lines of a block say, `None` where one of them is not for us.
+    pub fn survey(&mut self, block: &[u8]) -> Option<Survey> {
+        let is_text = std::str::from_utf8(block).is_ok();
+        let mut survey = Survey { earliest: i64::MAX, latest: i64::MIN, ..Survey::default() };
+        let mut start = 0;
+        while start < block.len() {
+            let end = memchr::memchr(b'\n', &block[start..]).map_or(block.len(), |length| start + length);
+            let found = self.read(block, start, end, is_text)?;
+            survey.lines += 1;
+            survey.dialects[found.dialect] += 1;
+            survey.kinds[KINDS.iter().position(|kind| kind.name == found.kind.name)?] += 1;
+            survey.earliest = survey.earliest.min(found.ts);
+            survey.latest = survey.latest.max(found.ts);
+            start = end + 1;
+        }
+        Some(survey)
+    }
+
+    fn read(&mut self, block: &[u8], start: usize, end: usize, is_text: bool) -> Option<Found> {
+        let content = &block[start..end];
+        if content.len() > self.limit || (!is_text && std::str::from_utf8(content).is_err()) {
+            return None;
+        }
+        self.scratch.clear();
+        self.line.clear();
+        let dialect = PREFIXES.iter().position(|prefix| content.starts_with(prefix))?;
+        let line = &mut self.line;
+        let mut cursor = Cursor::new(block, start + PREFIXES[dialect].len(), end, &mut self.scratch);
+        cursor.skip_space();
+        let kind = match dialect {
+            0 => tailrace(&mut cursor, line)?,
+            1 => raymon_file(&mut cursor, line)?,
+            _ => raymon_api(&mut cursor, line)?,
+        };
+        let ts = line.ts?;
+        line.project_id?;
+        let trace_id = match line.trace_id {
+            Some(piece) => piece.of(block, &self.scratch),
+            None if kind.needs_trace => return None,
+            None => b"",
+        };
+        if kind.fields.iter().enumerate().any(|(bit, field)| field.required && line.seen >> bit & 1 == 0) {
+            return None;
+        }
+        if kind.table == TAG_LINES && !line.has_tags {
+            return None;
+        }
+        let trace_ts =
+            instant::trace_start(trace_id, ts).unwrap_or_else(|| line.trace_ts.flatten().unwrap_or(ts));
+        Some(Found { dialect, kind, ts, trace_ts })
     }
 }
 
@@ -389,7 +440,7 @@ fn once<T>(value: &Option<T>) -> Option<()> {
 }
 
 /// `{"v":1,"kind":"text","ts":…,"project_id":…,"trace_id":…, …}`
-fn tailrace<'k>(cursor: &mut Cursor, line: &mut Line) -> Option<&'k Kind> {
+fn tailrace(cursor: &mut Cursor, line: &mut Line) -> Option<&'static Kind> {
     cursor.take(b'1')?;
     if !cursor.another(b'}')? || cursor.key()? != b"kind" {
         return None;
@@ -429,7 +480,7 @@ fn tailrace<'k>(cursor: &mut Cursor, line: &mut Line) -> Option<&'k Kind> {
     cursor.is_at_end().then_some(kind)
 }
 
-fn kind_named<'k>(cursor: &Cursor, name: Piece) -> Option<&'k Kind> {
+fn kind_named(cursor: &Cursor, name: Piece) -> Option<&'static Kind> {
     let name = cursor.text(name);
     KINDS.iter().find(|kind| kind.name == name)
 }
@@ -554,7 +605,7 @@ fn tag_value(cursor: &mut Cursor) -> Option<(i8, Piece, f64)> {
 }
 
 /// `{"type": "info", "jcr": {"timestamp": …, "trace_id": …, "ref": null, "data": …, "project_id": …}}`
-fn raymon_file<'k>(cursor: &mut Cursor, line: &mut Line) -> Option<&'k Kind> {
+fn raymon_file(cursor: &mut Cursor, line: &mut Line) -> Option<&'static Kind> {
     let kind = match cursor.string().map(|piece| cursor.text(piece))? {
         b"info" => LOGS,
         b"tags" => TAG_LINES,
@@ -586,7 +637,7 @@ fn raymon_file<'k>(cursor: &mut Cursor, line: &mut Line) -> Option<&'k Kind> {
 }
 
 /// `{"dtype": "info", "timestamp": …, "trace_id": …, "project_id": …, "ref": …, "data": …}`
-fn raymon_api<'k>(cursor: &mut Cursor, line: &mut Line) -> Option<&'k Kind> {
+fn raymon_api(cursor: &mut Cursor, line: &mut Line) -> Option<&'static Kind> {
     let kind = match cursor.string().map(|piece| cursor.text(piece))? {
         b"info" => LOGS,
         b"tags" => TAG_LINES,
