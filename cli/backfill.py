@@ -187,8 +187,7 @@ def _writers(dsn: Dsn, own: bool, settings: BackfillSettings, stack: ExitStack) 
     from tailrace.ingestor.insert import ClickHouseWriter
 
     writers: list[TableWriter] = []
-    # The embedded engine takes one insert after the other all the same.
-    for _ in range(1 if dsn.embedded else min(settings.workers, _MOST_WRITERS)):
+    for _ in range(min(settings.workers, _MOST_WRITERS)):
         client = connection.open_another(dsn) if own else connection.connect(dsn)
         stack.callback(client.close)
         writers.append(ClickHouseWriter(client, str(dsn)))

@@ -306,7 +306,7 @@ class Inserter:
         self.times = InsertTimes()
         self.reach = Reach("ClickHouse")
 
-    async def store(self, batch: DecodedBatch, token: str, in_doubt: bool = False) -> None:
+    async def store(self, batch: DecodedBatch, token: str, in_doubt: bool = False) -> DecodedBatch:
         """Inserts everything; returns when the ledger row is in.
 
         Retries for ever what is retryable. Rows that the server rejects become dead letters, the others are
@@ -316,6 +316,9 @@ class Inserter:
             batch: What to insert.
             token: Names the batch; the same lines must have the same one each time.
             in_doubt: An earlier run may have inserted it: look afterwards whether all of it is there.
+
+        Returns:
+            The batch, or the one in which the lines of rejected rows are dead letters.
 
         Raises:
             FatalError: The server refused for another reason than a row, or refused too many of them.
@@ -341,6 +344,7 @@ class Inserter:
         crash_point("ingest.after-ledger")
         self.times.store.observe(self._monotonic() - began)
         self._stored(batch)
+        return batch
 
     async def restore(self, batch: DecodedBatch, token: str, since: float) -> None:
         """Inserts a batch that an earlier run announced and may have stored, in part or whole.

@@ -78,7 +78,9 @@ class Gathering:
         ranges, settings = tuple(self.ranges), self.settings
 
         def without(rejected: Mapping[int, str]) -> DecodedBatch:
-            return _joined([decode(found.kept.chunks(found.file), settings, rejected) for found in ranges])
+            return _joined(
+                [decode(found.lines.chunks(found.file, settings), settings, rejected) for found in ranges]
+            )
 
         def _joined(contents: Sequence[Content]) -> DecodedBatch:
             return DecodedBatch(

@@ -1,6 +1,6 @@
 """The storing process: hands out jobs, gathers what comes back, announces, inserts, and counts.
 
-    find ─▶ jobs ─▶ workers (processes) ─▶ gather ─▶ announce ─▶ insert, ledger last ─▶ file finished
+    find ─▶ jobs ─▶ workers ─▶ gather ─▶ announce ─▶ insert, ledger last ─▶ file finished
 
 Everything between two arrows is bounded, so memory does not grow with the files.
 """
@@ -14,11 +14,10 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -26,6 +25,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tailrace.ingestor import decode
+from tailrace.ingestor.backfill.channel import End, LocalEnd, local_pair
 from tailrace.ingestor.backfill.claims import Claim, History
 from tailrace.ingestor.backfill.gather import Gathering, claim_of
 from tailrace.ingestor.backfill.known import Counts, KnownRange
@@ -46,12 +47,14 @@ from tailrace.ingestor.backfill.work import (
 from tailrace.ingestor.decode import DecodedBatch
 from tailrace.ingestor.insert import Inserter, TableWriter
 from tailrace.schemas.crash import crash_point
-from tailrace.schemas.errors import FatalError, RetryableError
+from tailrace.schemas.errors import FatalError, Reason, RetryableError
 from tailrace.schemas.streams import FileRef
 
 log = logging.getLogger("tailrace.ingestor")
 
 _STOP_SECONDS = 30.0
+_END_SECONDS = 2.0
+"""A thread may be waiting for standard input; it does not outlive the process."""
 _GATHER_SECONDS = 5.0
 """A batch that is not full is inserted after so long all the same."""
 _NOTE_SECONDS = 1.0
@@ -120,7 +123,8 @@ class Backfill:
         self._monotonic = monotonic
         self._jobs: dict[bool, deque[Job]] = {True: deque(), False: deque()}
         self._processes: list[BaseProcess] = []
-        self._connections: list[Connection] = []
+        self._readers: list[threading.Thread] = []
+        self._channels: list[LocalEnd] = []
         self._threads = ThreadPoolExecutor(settings.workers + 4, "tailrace-backfill")
         self._history_thread = ThreadPoolExecutor(1, "tailrace-history")
         self._ranges: asyncio.Queue[tuple[FileReport, DecodedRange] | None] = asyncio.Queue(
@@ -235,15 +239,14 @@ class Backfill:
         shared, own = self._jobs[False], self._jobs[True]
         size = sum(job.source.size if job.end < 0 else job.end - job.start for job in shared)
         count = min(self._settings.workers, len(shared), 1 + size // _SMALL_BYTES)
-        drivers: list[Coroutine[Any, Any, None]] = [
-            self._drive(self._start_process(), shared) for _ in range(count)
-        ]
+        start = self._start_thread if decodes_in_threads() else self._start_process
+        drivers: list[Coroutine[Any, Any, None]] = [self._drive(start(), shared) for _ in range(count)]
         if own:
             drivers.append(self._drive(self._start_thread(), own))
         await asyncio.gather(*drivers)
         await self._ranges.put(None)
 
-    def _start_process(self) -> Connection:
+    def _start_process(self) -> End:
         # Never by forking: the embedded engine has threads that a fork would not take along.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -251,13 +254,16 @@ class Backfill:
         process.start()
         theirs.close()
         self._processes.append(process)
-        self._connections.append(ours)
         return ours
 
-    def _start_thread(self) -> Connection:
-        ours, theirs = multiprocessing.Pipe()
-        threading.Thread(target=loop, args=(theirs, self._settings), daemon=True).start()
-        self._connections.append(ours)
+    def _start_thread(self) -> End:
+        ours, theirs = local_pair()
+        reader = threading.Thread(
+            target=loop, args=(theirs, self._settings), name="tailrace-reader", daemon=True
+        )
+        reader.start()
+        self._readers.append(reader)
+        self._channels.append(ours)
         return ours
 
     def _end_workers(self) -> None:
@@ -265,9 +271,15 @@ class Backfill:
             process.kill()
         for process in self._processes:
             process.join()
-        self._processes.clear()
+        for channel in self._channels:
+            channel.close()
+        until = self._monotonic() + _END_SECONDS
+        for reader in self._readers:
+            reader.join(max(0.0, until - self._monotonic()))
+        for ended in (self._processes, self._channels, self._readers):
+            ended.clear()
 
-    async def _drive(self, worker: Connection, jobs: deque[Job]) -> None:
+    async def _drive(self, worker: End, jobs: deque[Job]) -> None:
         """One worker: gives it jobs, and takes what it says."""
         try:
             while jobs and not self._stopping.is_set():
@@ -285,7 +297,7 @@ class Backfill:
                 "--workers 1 needs less"
             ) from exc
 
-    async def _listen(self, worker: Connection, file: FileReport) -> None:
+    async def _listen(self, worker: End, file: FileReport) -> None:
         while True:
             message = await self._call(worker.recv)
             match message:
@@ -430,9 +442,9 @@ class Backfill:
         crash_point("backfill.after-intent")
         if gathering.doubtful:
             batch = await inserter.only_missing(batch)
-        await inserter.store(batch, token, in_doubt=gathering.doubtful)
+        stored = await inserter.store(batch, token, in_doubt=gathering.doubtful)
         crash_point("backfill.after-store")
-        for file in self._landed(gathered, came):
+        for file in self._landed(gathered, came, _rejected(stored)):
             await self._settle(file)
 
     async def _look(self, gathered: _Batch, writer: TableWriter | None) -> None:
@@ -506,11 +518,18 @@ class Backfill:
     async def _missing(self, writer: TableWriter, table: str, rows: pa.Table) -> int:
         return len(await self._retried(self._call, writer.missing, table, rows))
 
-    def _landed(self, gathered: _Batch, came: Sequence[_Came]) -> list[FileReport]:
-        """Counts what is stored now; the files that it is of, each once."""
+    def _landed(
+        self, gathered: _Batch, came: Sequence[_Came], rejected: Mapping[str, Sequence[int]] | None = None
+    ) -> list[FileReport]:
+        """Counts what is stored now, with the lines that ClickHouse rejected as the dead letters that they became; the files that
+        it is of, each once."""
         touched: dict[str, FileReport] = {}
         for file, found, before in zip(gathered.files, gathered.gathering.ranges, came, strict=True):
             stored, there = before.split(found.content.counts)
+            span = found.content.span
+            refused = sum(span.start <= byte < span.end for byte in (rejected or {}).get(found.file.id, ()))
+            stored.rows, stored.dead_letters = stored.rows - refused, stored.dead_letters + refused
+            self.report.reasons.update({Reason.REJECTED.value: refused} if refused else {})
             file.stored.add(stored)
             file.there.add(there)
             self.report.rows_there += there.rows
@@ -575,6 +594,12 @@ class Backfill:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
+def decodes_in_threads() -> bool:
+    """Whether workers are threads rather than processes: where the decoder lets other threads run while it works, as what it is
+    made of (splitting, hashing, unpacking) does anyway. Then nothing is copied from process to process."""
+    return bool(getattr(decode, "RELEASES_GIL", False))
+
+
 def _without(batch: DecodedBatch, came: Sequence[_Came]) -> DecodedBatch:
     """The batch with fewer dead letters, and its ranges with smaller counts."""
     letters, spans, first = [], [], 0
@@ -594,6 +619,15 @@ def _without(batch: DecodedBatch, came: Sequence[_Came]) -> DecodedBatch:
     return DecodedBatch(
         batch.tables, letters, spans, lambda rejected: _without(batch.without(rejected), came)
     )
+
+
+def _rejected(batch: DecodedBatch) -> Mapping[str, Sequence[int]]:
+    """By file, where the lines begin that ClickHouse rejected."""
+    found: dict[str, list[int]] = {}
+    for letter in batch.dead_letters:
+        if letter.reason is Reason.REJECTED:
+            found.setdefault(letter.origin.file_id, []).append(letter.origin.byte)
+    return found
 
 
 def _sample(rows: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""A worker: sources → ranges → decoded columns, told to the process that stores them.
+"""A worker, a process or a thread: sources → ranges → decoded columns, told to the process that stores them.
 
 A worker touches no database. It asks what is known of a stream, passes over what is stored, and sends the rest decoded. It is
 given one job after the other until its channel closes, and ends when the other side does, however that ends.
@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from multiprocessing.connection import Connection
 from typing import IO, NamedTuple, Protocol
 
 import msgspec
 import pyarrow as pa
 import xxhash
 
+from tailrace.ingestor.backfill.channel import End
 from tailrace.ingestor.backfill.known import ID_PREFIX, Counts, KnownRange
 from tailrace.ingestor.backfill.settings import BackfillSettings
 from tailrace.ingestor.backfill.sources import BLOCK_BYTES, Source, SourceError, opened, opened_plain, reading
 from tailrace.ingestor.backfill.split import Range, Splitter
 from tailrace.ingestor.decode import BatchDecoder, DeadLetter, Span
+from tailrace.schemas.errors import FatalError
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
 IDENTITY_BYTES = 64 * 1024
@@ -90,14 +91,21 @@ class Content(NamedTuple):
         return Counts(span.bytes, span.lines, span.rows, span.dead_letters, span.blank, self.filtered)
 
 
+class Lines(Protocol):
+    """The lines of a range, to decode them anew: asked for nearly never, when ClickHouse refuses one."""
+
+    def chunks(self, file: FileRef, settings: BackfillSettings) -> Sequence[FileChunk]:
+        """The lines as those of this file.
+
+        Raises:
+            FatalError: They are not there any more.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class KeptLines:
-    """The lines of a range as read. Packed, since they wait with it until it is stored and are asked for nearly never.
-
-    Args:
-        packed: All chunks.
-        size: Bytes unpacked.
-    """
+    """Lines that cannot be read again at once, packed, since they wait until their range is stored."""
 
     packed: bytes
     size: int
@@ -108,13 +116,55 @@ class KeptLines:
         data = msgspec.msgpack.encode([(each.start, each.end, each.data, each.oversized) for each in chunks])
         return cls(pa.compress(data, _KEPT_CODEC, asbytes=True), len(data))
 
-    def chunks(self, file: FileRef) -> Sequence[FileChunk]:
-        """The chunks, as those of this file."""
+    def chunks(self, file: FileRef, settings: BackfillSettings) -> Sequence[FileChunk]:
+        """See `Lines`."""
         data = pa.decompress(self.packed, self.size, _KEPT_CODEC, asbytes=True)
         found = msgspec.msgpack.decode(
             data, type=list[tuple[BytePosition, BytePosition, bytes, bytes | None]]
         )
         return [FileChunk(file, *each) for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class LinesInFile:
+    """Lines that stand in a plain file. Packing them took as long as a third of their inserts.
+
+    Args:
+        source: The file.
+        start: Where the range begins in it.
+        end: And where it ends.
+        digest: Of its bytes.
+    """
+
+    source: Source
+    start: int
+    end: int
+    digest: str
+
+    def chunks(self, file: FileRef, settings: BackfillSettings) -> Sequence[FileChunk]:
+        """See `Lines`."""
+        try:
+            with opened_plain(self.source) as opened, reading():
+                opened.seek(self.start)
+                data = opened.read(self.end - self.start)
+        except SourceError as exc:
+            raise self._gone(str(exc)) from exc
+        if xxhash.xxh3_128_hexdigest(data) != self.digest:
+            raise self._gone("it has changed")
+        splitter = Splitter(
+            self.start, settings.range_bytes, settings.max_line_bytes, lambda _: {self.end: self.digest}
+        )
+        return [
+            chunk
+            for found in (*splitter.feed(data), *splitter.finish(True))
+            for chunk in _chunks(file, found)
+        ]
+
+    def _gone(self, why: str) -> FatalError:
+        return FatalError(
+            f"ClickHouse refuses a line of {self.source.path}, which cannot be read again: {why}; start the backfill again, it "
+            "goes on where it was"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +175,7 @@ class DecodedRange:
         content: What it holds.
         digest: Of its bytes.
         file: Its file.
-        kept: Its lines, to decode them anew when ClickHouse rejects one.
+        lines: Its lines, to decode them anew when ClickHouse rejects one.
         doubtful: Whether an earlier run may have stored some of it.
         consumed: Bytes of the source as stored that were read since the last message.
     """
@@ -133,7 +183,7 @@ class DecodedRange:
     content: Content
     digest: str
     file: FileRef
-    kept: KeptLines
+    lines: Lines
     doubtful: bool
     consumed: int
 
@@ -179,7 +229,7 @@ class Channel(Protocol):
         ...
 
 
-def serve(connection: Connection, settings: BackfillSettings) -> None:
+def serve(connection: End, settings: BackfillSettings) -> None:
     """The main function of a worker process: does jobs until the connection closes."""
     # Ctrl-C goes to the whole group; the storing process decides what is still done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -188,7 +238,7 @@ def serve(connection: Connection, settings: BackfillSettings) -> None:
     loop(connection, settings)
 
 
-def loop(connection: Connection, settings: BackfillSettings) -> None:
+def loop(connection: End, settings: BackfillSettings) -> None:
     """Does jobs until the connection closes, on whichever side."""
     with suppress(EOFError, ConnectionError, OSError):
         while True:
@@ -344,9 +394,12 @@ class _Worker:
                 return
         chunks = _chunks(file, found)
         content = decode(chunks, self._settings)
-        self._channel.send(
-            DecodedRange(content, found.digest, file, KeptLines.of(chunks), bool(same), self.consumed())
-        )
+        lines: Lines
+        if self._job.end < 0:
+            lines = KeptLines.of(chunks)
+        else:
+            lines = LinesInFile(self._job.source, found.start, found.end, found.digest)
+        self._channel.send(DecodedRange(content, found.digest, file, lines, bool(same), self.consumed()))
 
 
 def _chunks(file: FileRef, found: Range) -> tuple[FileChunk, ...]:

@@ -6,9 +6,11 @@ import asyncio
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ from support.archives import COMPRESS, tar, write_forms, zstd
 from support.engine import Engine
 from tailrace.cli import progress
 from tailrace.cli.backfill_progress import shown_while
-from tailrace.ingestor.backfill import gather
+from tailrace.ingestor import decode
+from tailrace.ingestor.backfill import gather, run
 from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
 from tailrace.ingestor.backfill.report import BackfillReport
 from tailrace.ingestor.backfill.run import Backfill
@@ -117,6 +120,31 @@ def test_every_form(place: Place, tmp_path: Path) -> None:
         number = int(Path(name).name[1])
         assert (byte, raw) == (len(texts(number * 100, 99)), "bad")
     assert {name for name, _, _ in letters} >= {str(tmp_path / "a" / "deep" / "f5.log.tar!") + "/logs/f5.log"}
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_workers(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: bool) -> None:
+    """Workers are threads where the decoder lets other threads run, and processes where it does not; both store the same, and
+    none is left when the run has ended."""
+    monkeypatch.setattr(decode, "RELEASES_GIL", threads, raising=False)
+    monkeypatch.setattr(run, "_SMALL_BYTES", 1)
+    write_forms(tmp_path / "logs", {f"f{n}.log": texts(n * 100, 99) + b"bad\n" for n in range(9)})
+    seen: set[int] = set()
+    monkeypatch.setattr(run.Backfill, "_end_workers", _counting(run.Backfill._end_workers, seen))
+    report = place.backfill(tmp_path / "logs", workers=2)
+    assert (report.stored.rows, report.stored.dead_letters, report.errors) == (891, 9, {})
+    assert place.messages() == [f"m{n * 100 + i:06}" for n in range(9) for i in range(99)]
+    assert (max(seen) == 0) is threads
+    assert not multiprocessing.active_children()
+    assert not [each for each in threading.enumerate() if each.name.startswith("tailrace-reader")]
+
+
+def _counting(end: Callable[[Any], None], seen: set[int]) -> Callable[[Any], None]:
+    def counted(backfill: Any) -> None:
+        seen.add(len(multiprocessing.active_children()))
+        end(backfill)
+
+    return counted
 
 
 def test_a_copy_is_known(place: Place, tmp_path: Path) -> None:
@@ -301,6 +329,59 @@ def test_batches_in_doubt(place: Place, tmp_path: Path) -> None:
     assert (report.stored.rows, report.stored.dead_letters) == (400, 20)
     for table, rows in (("logs", 400), ("dead_letters", 20)):
         assert place.rows(f"SELECT count() FROM {table}") == [(rows,)], table
+
+
+class _ChangesFileBeforeTheFirstRow(ClickHouseWriter):
+    """Between reading and storing, another program writes over a file."""
+
+    path: Path
+
+    def insert(self, table: str, rows: Any, token: str) -> None:
+        if table == "logs":
+            self.path.write_bytes(self.path.read_bytes().replace(b"m000007", b"n000007"))
+        super().insert(table, rows, token)
+
+
+@pytest.fixture
+def picky(place: Place) -> Iterator[Place]:
+    """A database that refuses some rows."""
+    place.client.command("ALTER TABLE logs ADD CONSTRAINT no_poison CHECK message != 'poison'")
+    yield place
+    place.client.command("ALTER TABLE logs DROP CONSTRAINT no_poison")
+
+
+@pytest.mark.parametrize("name", ["app.log", "app.log.gz"])
+def test_a_row_that_clickhouse_rejects(picky: Place, tmp_path: Path, name: str) -> None:
+    """A row that ClickHouse refuses is a dead letter at its place in the file, also where the file is compressed; all others are
+    stored. The report says so."""
+    poison = text(1000, message="poison")
+    data = texts(0, 150) + poison + b"bad\n" + texts(150, 100)
+    report = picky.backfill(write(tmp_path / name, gzip.compress(data) if name.endswith("gz") else data))
+    assert picky.messages() == [f"m{number:06}" for number in range(250)]
+    assert picky.rows("SELECT reason, byte, raw FROM dead_letters ORDER BY byte") == [
+        ("rejected_by_clickhouse", len(texts(0, 150)), poison.decode().rstrip("\n")),
+        ("not_json", len(texts(0, 150)) + len(poison), "bad"),
+    ]
+    assert picky.rows("SELECT sum(lines), sum(rows), sum(dead_letters) FROM ledger FINAL") == [(252, 250, 2)]
+    assert (report.stored.rows, report.stored.dead_letters) == (250, 2)
+    assert report.reasons == {"rejected_by_clickhouse": 1, "not_json": 1}
+
+
+def test_a_file_changes_before_a_row_is_rejected(picky: Place, tmp_path: Path) -> None:
+    """Where the line of a refused row has to be read again and its file is not the same any more, the run ends with that
+    sentence instead of storing what nobody announced; the next one stores every line of the file as it is then."""
+    path = write(tmp_path / "app.log", texts(0, 20) + text(1000, message="poison") + texts(20, 5))
+    changing = _ChangesFileBeforeTheFirstRow(picky.writer._client, "test")
+    changing.path = path
+    options = BackfillSettings((str(path),), workers=0, range_bytes=4096, section_bytes=8192)
+    with pytest.raises(
+        FatalError, match=r"app\.log, which cannot be read again: it has changed; start the backfill"
+    ):
+        asyncio.run(Backfill(options, picky.history, [changing]).run())
+    write(path, path.read_bytes())
+    report = picky.backfill(path)
+    assert report.stored.rows == 25
+    assert set(picky.messages()) >= {"n000007", "m000006"} and len(set(picky.messages()) - {"m000007"}) == 25
 
 
 def test_dry_run_stores_nothing(place: Place, tmp_path: Path) -> None:
