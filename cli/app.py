@@ -7,35 +7,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import copy_context
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tailrace.cli import (
-    audit,
-    backfill,
-    check,
-    compare,
-    config,
-    dead_letters,
-    demo,
-    deployments,
-    doctor,
-    environment,
-    export,
-    ingest,
-    migrate,
-    ship,
-    slice,
-    sql,
-    tags,
-    top,
-    trace,
-    up,
-)
+from tailrace.cli import environment
 from tailrace.cli.config_file import find, read
 from tailrace.cli.config_keys import keys
 from tailrace.cli.environment import Configuration
@@ -46,13 +27,48 @@ from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceE
 
 OK, ERROR, USAGE, NOT_FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
-app = typer.Typer(
-    name="tailrace",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Traces of ML and LLM systems: from log files into ClickHouse, every line exactly once.
+_PANELS = {
+    "Run": {
+        "up": "up:up",
+        "ship": "ship:ship",
+        "ingest": "ingest:ingest",
+        "backfill": "backfill:backfill",
+        "migrate": "migrate:migrate",
+        "config": "config:app",
+    },
+    "Look": {
+        "slice": "slice:slice_command",
+        "compare": "compare:compare_command",
+        "traces": "trace:traces_command",
+        "trace": "trace:trace_command",
+        "object": "trace:object_command",
+        "tags": "tags:tags_command",
+        "export": "export:export_command",
+        "sql": "sql:sql_command",
+        "deployments": "deployments:deployments_command",
+        "deployment": "deployments:deployment_command",
+    },
+    "Something went wrong": {
+        "top": "top:top",
+        "doctor": "doctor:doctor",
+        "audit": "audit:audit",
+        "dead-letters": "dead_letters:app",
+    },
+    "Try": {"check": "check:check", "demo": "demo:demo"},
+}
+"""All commands: `module:function`, or a group of commands."""
+_NAMES = frozenset(name for commands in _PANELS.values() for name in commands)
+
+
+def _made(names: Collection[str]) -> typer.Typer:
+    """The command line with some of its commands; importing and preparing the others takes a quarter of a second."""
+    made = typer.Typer(
+        name="tailrace",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="""Traces of ML and LLM systems: from log files into ClickHouse, every line exactly once.
 
 Start with `tailrace demo`. On one machine `tailrace up` does everything; at scale `tailrace ship` brings
 log files to Kafka and `tailrace ingest` brings them from there into ClickHouse.
@@ -60,30 +76,38 @@ log files to Kafka and `tailrace ingest` brings them from there into ClickHouse.
 What a service needs can be set in the environment and in a file too: `tailrace config show` lists it.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 130 interrupted.
 """,
-)
+    )
+    made.callback()(options)
+    for panel, commands in _PANELS.items():
+        for name, place in commands.items():
+            if name in names:
+                module, _, attribute = place.partition(":")
+                found = getattr(import_module(f"tailrace.cli.{module}"), attribute)
+                if isinstance(found, typer.Typer):
+                    made.add_typer(found, name=name, rich_help_panel=panel)
+                else:
+                    made.command(name, rich_help_panel=panel)(found)
+    return made
 
-app.command("up", rich_help_panel="Run")(up.up)
-app.command("ship", rich_help_panel="Run")(ship.ship)
-app.command("ingest", rich_help_panel="Run")(ingest.ingest)
-app.command("backfill", rich_help_panel="Run")(backfill.backfill)
-app.command("migrate", rich_help_panel="Run")(migrate.migrate)
-app.add_typer(config.app, name="config", rich_help_panel="Run")
-app.command("slice", rich_help_panel="Look")(slice.slice_command)
-app.command("compare", rich_help_panel="Look")(compare.compare_command)
-app.command("traces", rich_help_panel="Look")(trace.traces_command)
-app.command("trace", rich_help_panel="Look")(trace.trace_command)
-app.command("object", rich_help_panel="Look")(trace.object_command)
-app.command("tags", rich_help_panel="Look")(tags.tags_command)
-app.command("export", rich_help_panel="Look")(export.export_command)
-app.command("sql", rich_help_panel="Look")(sql.sql_command)
-app.command("deployments", rich_help_panel="Look")(deployments.deployments_command)
-app.command("deployment", rich_help_panel="Look")(deployments.deployment_command)
-app.command("top", rich_help_panel="Something went wrong")(top.top)
-app.command("doctor", rich_help_panel="Something went wrong")(doctor.doctor)
-app.command("audit", rich_help_panel="Something went wrong")(audit.audit)
-app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel="Something went wrong")
-app.command("check", rich_help_panel="Try")(check.check)
-app.command("demo", rich_help_panel="Try")(demo.demo)
+
+@cache
+def whole() -> typer.Typer:
+    """The command line with all of its commands."""
+    return _made(_NAMES)
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """`app` is `whole()`, made once it is asked for."""
+    if name != "app":
+        raise AttributeError(name)
+    return whole()
+
+
+def _for(arguments: Sequence[str], environ: Mapping[str, str]) -> typer.Typer:
+    """The command line that understands these arguments: of one command where they begin with its name, else all of it."""
+    name = arguments[0] if arguments else ""
+    # A shell that asks for completions says what was typed in the environment.
+    return _made({name}) if name in _NAMES and "_TAILRACE_COMPLETE" not in environ else whole()
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,7 +138,7 @@ def _configure(ctx: typer.Context, given: Path | None) -> Path | None:
     try:
         path = find(str(given) if given else None, os.environ)
         if path is not None:
-            known = keys(app)
+            known = keys(whole())
             configuration = Configuration(read(path, known), known)
             environment.use(configuration)
             ctx.default_map = configuration.defaults()
@@ -123,7 +147,6 @@ def _configure(ctx: typer.Context, given: Path | None) -> Path | None:
     return given
 
 
-@app.callback()
 def options(
     ctx: typer.Context,
     config_file: Annotated[
@@ -177,7 +200,10 @@ def run(arguments: Sequence[str]) -> int:
         )
     try:
         result: Any = context.run(
-            app, args=_config_first(arguments), standalone_mode=False, obj=_Call(arguments)
+            _for(arguments, os.environ),
+            args=_config_first(arguments),
+            standalone_mode=False,
+            obj=_Call(arguments),
         )
     except TailraceError as error:
         return _report(error, context.run(environment.current))

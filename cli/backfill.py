@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from contextlib import ExitStack
@@ -135,26 +134,42 @@ def _period(since: str | None, until: str | None) -> tuple[int | None, int | Non
 
 def _run(dsn: Dsn, settings: BackfillSettings, format: ReportFormat) -> None:
     from tailrace.cli.backfill_progress import print_report
-    from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
-    from tailrace.ingestor.backfill.report import begin
 
     began = time.monotonic()
-    with ExitStack() as stack:
-        if settings.dry_run and not _exists(dsn):
-            report = _store(settings, NoHistory(), [], None)
-        else:
-            # Asked before we hold it ourselves: the engine of another process is reached over HTTP, as any server.
-            own = dsn.embedded and not connection.is_locked(dsn.path)
-            client = _migrated(dsn, settings, stack)
-            history = StoredHistory(client, str(dsn))
-            report = begin(settings, history)
-            if not report.is_nothing_new:
-                report = _store(settings, history, _writers(dsn, own, settings, stack), report)
+    report = _done(dsn, settings)
     print_report(report, time.monotonic() - began, format, settings.dry_run)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if report.errors:
         raise typer.Exit(1)
+
+
+def _done(dsn: Dsn, settings: BackfillSettings) -> BackfillReport:
+    """Does what is to be done, and says what it was."""
+    from tailrace.ingestor.backfill import noted
+    from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
+    from tailrace.ingestor.backfill.report import begin
+    from tailrace.ingestor.backfill.sources import find
+
+    if settings.dry_run and not _exists(dsn):
+        return _store(settings, NoHistory(), [], None)
+    # Asked before we hold it ourselves: the engine of another process is reached over HTTP, as any server.
+    own = dsn.embedded and not connection.is_locked(dsn.path)
+    found = find(settings.paths)
+    directory, name = Path(dsn.path), (dsn.database, settings.scope)
+    if own and (history := noted.read(directory, *name)) is not None:
+        report = begin(settings, history, found)
+        if report.is_nothing_new:
+            return report
+    with ExitStack() as stack:
+        client = _migrated(dsn, settings, stack)
+        stored = StoredHistory(client, str(dsn))
+        report = begin(settings, stored, found)
+        if not report.is_nothing_new:
+            report = _store(settings, stored, _writers(dsn, own, settings, stack), report)
+        if own and not settings.dry_run:
+            noted.write(directory, *name, report, time.time())
+    return report
 
 
 def _store(
@@ -163,6 +178,8 @@ def _store(
     writers: Sequence[TableWriter],
     report: BackfillReport | None,
 ) -> BackfillReport:
+    import asyncio
+
     from tailrace.ingestor.backfill.run import Backfill
     from tailrace.ingestor.memory import keep_little
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from tailrace.cli import progress
 from tailrace.cli.options import ReportFormat
@@ -26,6 +25,8 @@ _LISTED = 20
 
 async def shown_while(work: Coroutine[Any, Any, Any], backfill: Backfill) -> None:
     """Runs a backfill and shows how far it is on stderr: bars on a terminal, a plain line now and then elsewhere."""
+    from rich.console import Console  # takes longer than to say that there is nothing to do
+
     console = Console(stderr=True)
     if not console.is_terminal:
         await progress.shown_while(work, lambda seconds: _line(backfill, seconds))

@@ -122,9 +122,9 @@ def schema_command(
 
 
 def _keys() -> dict[str, Key]:
-    from tailrace.cli.app import app as whole
+    from tailrace.cli.app import whole
 
-    return keys(whole)
+    return keys(whole())
 
 
 def _given(ctx: typer.Context) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -35,6 +34,8 @@ async def told_while(work: Coroutine[Any, Any, Any], every: float, tell: Callabl
 
     The exceptions of `work` pass through, its result is dropped; it is cancelled with its caller, or when `tell` fails.
     """
+    import asyncio  # a command that has nothing to do needs it for nothing
+
     began = time.monotonic()
     task = asyncio.ensure_future(work)
     try:

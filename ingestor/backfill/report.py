@@ -11,7 +11,7 @@ import msgspec
 from tailrace.ingestor.backfill.claims import History
 from tailrace.ingestor.backfill.known import Counts
 from tailrace.ingestor.backfill.settings import BackfillSettings
-from tailrace.ingestor.backfill.sources import Source, find
+from tailrace.ingestor.backfill.sources import Found, Source, find
 
 
 @dataclass(slots=True)
@@ -146,13 +146,18 @@ class BackfillReport:
         }
 
 
-def begin(settings: BackfillSettings, history: History) -> BackfillReport:
+def begin(settings: BackfillSettings, history: History, found: Found | None = None) -> BackfillReport:
     """The report of a run that has not begun: every source that the paths name now, those that were finished before marked.
+
+    Args:
+        settings: The paths and the selection.
+        history: What earlier runs did.
+        found: What the paths name, where somebody has looked already.
 
     Raises:
         ConfigError: A path needs a library that is not installed.
     """
-    found = find(settings.paths)
+    found = find(settings.paths) if found is None else found
     report = BackfillReport(unreadable=found.unreadable, skipped=found.skipped)
     finished = history.finished(settings.scope)
     for source in found.sources:

@@ -49,7 +49,7 @@ _UNREAD = frozenset({"zip", "7z", "compress"})
 _OWN_ENDINGS = ("checkpoint.json", "checkpoint.json.tmp", "checkpoint.json.lock", "tailrace-front.json")
 _SIDE_FOLDERS = (".objects", "-objects", "_objects")
 """Endings of folders in which loggers put payloads beside the log; they hold no lines."""
-_DATABASE_FILES = frozenset({"status", "store"})
+_DATABASE_FOLDERS = frozenset({"data", "metadata", "store"})
 """Together in one folder they make it a ClickHouse data directory."""
 
 
@@ -146,7 +146,7 @@ def _walk(directory: Path, found: Found) -> Iterator[Path]:
         found.unreadable[str(error.filename)] = error.strerror or str(error)
 
     for base, folders, names in os.walk(directory, onerror=failed, followlinks=True):
-        if {*folders, *names} >= _DATABASE_FILES:
+        if {*folders, *names} >= _DATABASE_FOLDERS:
             found.skipped[base] = "a ClickHouse data directory"
             folders.clear()
             continue

@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,39 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert again.stdout.startswith("nothing to do: all 1 files were finished before")
     stored, model = stores.read(dsn), stores.expected(counts)
     assert stored.tables == model.tables and stored.dead_letters == model.dead_letters
+
+
+def test_finished_without_the_engine(tmp_path: Path) -> None:
+    """A run that finds everything finished leaves a note, and the next one says the same without starting the engine; not for a
+    file that has grown, not for another selection, and not after a table was dropped."""
+    directory, dsn = tmp_path / "logs", f"chdb://{tmp_path / 'db'}"
+    counts = write_files(directory, [300, 200])
+    _age(directory)
+
+    def run(*more: str) -> tuple[dict[str, Any], bool]:
+        done = tailrace(
+            *("backfill", directory, "--clickhouse", dsn, "--format", "json", *more),
+            environment={"PYTHONPROFILEIMPORTTIME": "1"},
+        )
+        return json.loads(done.stdout), "chdb" in done.stderr
+
+    first, looked = run("--workers", "1")
+    assert looked and first["lines"] == sum(counts.values())
+    wait_until(lambda: not run()[1], "a note that holds, once all merges are done", 60)
+    again, looked = run()
+    assert not looked and (again["finished_before"], again["lines"]) == (2, 0)
+    assert {name: again["there"][name] for name in ("lines", "rows", "dead_letters", "bytes")} == {
+        name: first[name] for name in ("lines", "rows", "dead_letters", "bytes")
+    }
+    assert run("--kind", "text", "--dry-run")[1]
+    path = next(directory.iterdir())
+    path.write_bytes(path.read_bytes() + line(9, 1).data + b"\n")
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+    grown, looked = run()
+    assert looked and (grown["finished_before"], grown["lines"]) == (1, 1)
+    wait_until(lambda: not run()[1], "a note of the new state", 60)
+    query(dsn, "DROP TABLE statistics")
+    assert run()[1]
 
 
 def test_faults_are_told(tmp_path: Path) -> None:

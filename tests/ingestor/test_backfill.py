@@ -474,8 +474,8 @@ def test_directories(place: Place, tmp_path: Path) -> None:
     write(tmp_path / ".git" / "x.log", texts(2, 1))
     write(tmp_path / "app.objects" / "payload", b"...")
     write(tmp_path / "picture.png", b"\x89PNG\r\n\0\0")
-    write(tmp_path / "db" / "status", b"PID")
-    write(tmp_path / "db" / "store" / "x", b"...")
+    for folder in ("data", "metadata", "store"):
+        write(tmp_path / "db" / folder / "x.log", texts(3, 1))
     report = place.backfill(tmp_path)
     assert place.messages() == ["m000000", "m000001"]
     assert {Path(path).name for path in report.skipped} == {"picture.png", "db"}
