@@ -134,7 +134,7 @@ def collect(
         from tailrace.explorer.reconcile import Reconciler, Surveyed
         from tailrace.ingestor.audit import LineJudge, survey_topic
         from tailrace.schemas.kafka import KafkaConnection
-        from tailrace.shipper.audit import survey
+        from tailrace.shipper.audit import at_hand, survey
     except ModuleNotFoundError as exc:
         raise ConfigError(f"an audit needs {exc.name}: pip install 'tailrace[all]'") from exc
     if not paths and not kafka and clickhouse is None:
@@ -161,6 +161,9 @@ def collect(
                 raise ConfigError(f"no file is named by {' '.join(paths)}")
             if surveyed.tables is not None:
                 surveyed.tables.ledger = _with_copies(surveyed.tables.ledger, surveyed.files, stored)
+        elif surveyed.tables is not None and connection is None and _has_copies(surveyed.tables.ledger):
+            known = asyncio.run(_progress(None, clickhouse, topic, shipper_id, checkpoint, True))
+            surveyed.tables.ledger = _counted_once(surveyed.tables.ledger, at_hand(known), stored)
         surveyed.findings += _losses(progress)
         return Reconciler(surveyed).report()
     finally:
@@ -262,15 +265,51 @@ def _with_copies(
     import msgspec
 
     from tailrace.ingestor.backfill.copies import Copies
-    from tailrace.ingestor.backfill.known import ID_PREFIX
 
-    if not any(name.startswith(f"file:{ID_PREFIX}") for name in ledger):
+    if not _has_copies(ledger):
         return ledger
     found, copies = dict(ledger), Copies(stored.digests())
     for facts in files:
         for name, places in copies.in_file(Path(facts.path)).items():
             found[name] = [
                 msgspec.structs.replace(each, path=facts.path) if (each.start, each.end) in places else each
+                for each in found.get(name, ())
+            ]
+    return {name: ranges for name, ranges in found.items() if ranges}
+
+
+def _has_copies(ledger: Iterable[str]) -> bool:
+    """Whether the ledger has streams that a backfill stored."""
+    from tailrace.ingestor.backfill.known import ID_PREFIX
+
+    return any(name.startswith(f"file:{ID_PREFIX}") for name in ledger)
+
+
+def _counted_once(
+    ledger: Mapping[str, Sequence[LedgerRange]], paths: Mapping[str, str], stored: StoredLines
+) -> Mapping[str, Sequence[LedgerRange]]:
+    """The ledger, in which the rows of a backfilled copy are left out where they are those of a file that was shipped afterwards:
+    a shipper does not ask what is there, so the ledger has the same rows of both.
+
+    Args:
+        ledger: Ranges by stream.
+        paths: By file id, where a shipped file still stands.
+        stored: Tells the digests of what was backfilled.
+    """
+    import msgspec
+
+    from tailrace.ingestor.backfill.copies import Copies
+
+    found, copies = dict(ledger), Copies(stored.digests())
+    for file_id, path in paths.items():
+        end = 0
+        for each in ledger.get(f"file:{file_id}", ()):
+            end = max(end, each.end) if each.start <= end else end
+        for name, places in copies.in_file(Path(path)).items():
+            found[name] = [
+                msgspec.structs.replace(each, lines=each.lines - each.rows, rows=0)
+                if (each.start, each.end) in places and each.end <= end
+                else each
                 for each in found.get(name, ())
             ]
     return {name: ranges for name, ranges in found.items() if ranges}
