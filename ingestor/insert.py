@@ -41,6 +41,8 @@ log = logging.getLogger("tailrace.ingestor")
 
 _HASHES_AT_ONCE = 2_000
 """So many 64-bit numbers fit into the URL of a request."""
+_HASHES_AT_ONCE_HERE = 100_000
+"""So many are asked for at once where there is no URL: each question reads the columns of all rows of its days."""
 MAX_REJECTED = 100
 """Rejected rows of one table in one batch after which it is no longer the rows that are wrong."""
 
@@ -106,6 +108,7 @@ class ClickHouseWriter:
     def __init__(self, client: Any, where: str) -> None:
         self._client = client
         self._where = where
+        self._at_once = _HASHES_AT_ONCE_HERE if client.uri.startswith("chdb:") else _HASHES_AT_ONCE
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """See `TableWriter`."""
@@ -159,7 +162,7 @@ class ClickHouseWriter:
             for name in pc.unique(rows["project_id"]).to_pylist()
         ]
         found: set[int] = set()
-        for start in range(0, len(hashes), _HASHES_AT_ONCE):
+        for start in range(0, len(hashes), self._at_once):
             result = self._client.query(
                 "SELECT DISTINCT line_hash FROM {table:Identifier} WHERE "
                 "trace_ts >= fromUnixTimestamp64Micro({low:Int64}, 'UTC') AND "
@@ -169,7 +172,7 @@ class ClickHouseWriter:
                     "table": table,
                     "low": span["min"],
                     "high": span["max"],
-                    "hashes": hashes[start : start + _HASHES_AT_ONCE],
+                    "hashes": hashes[start : start + self._at_once],
                     "projects": projects,
                 },
             )

@@ -20,7 +20,7 @@ def main(dsn_text: str, range_bytes: int, workers: int, *paths: str) -> None:
     dsn = Dsn.parse(dsn_text)
     first = connect(dsn, create_database=True)
     migrate(first)
-    second = open_another(dsn) if dsn.embedded else connect(dsn)
+    more = [open_another(dsn) if dsn.embedded else connect(dsn) for _ in range(max(1, workers))]
     settings = BackfillSettings(
         paths=paths,
         workers=workers,
@@ -29,10 +29,10 @@ def main(dsn_text: str, range_bytes: int, workers: int, *paths: str) -> None:
         batch_bytes=3 * range_bytes,
         spread_bytes=3 * range_bytes,
     )
-    backfill = Backfill(settings, StoredHistory(first, dsn_text), [ClickHouseWriter(second, dsn_text)])
-    report = asyncio.run(backfill.run())
-    second.close()
-    first.close()
+    writers = [ClickHouseWriter(client, dsn_text) for client in more]
+    report = asyncio.run(Backfill(settings, StoredHistory(first, dsn_text), writers).run())
+    for client in (*more, first):
+        client.close()
     print(json.dumps(report.document(0.0)))
 
 
