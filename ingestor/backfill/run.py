@@ -192,15 +192,18 @@ class Backfill:
         await asyncio.to_thread(self._plan_jobs)
 
     def _plan_jobs(self) -> None:
-        files = [file for file in self.report.files.values() if not file.finished_before]
-        section = self._section(sum(file.source.size for file in files if is_plain(file.source)))
+        plain: dict[str, bool] = {}
+        for file in self.report.files.values():
+            if not file.finished_before:
+                try:
+                    plain[file.source.path] = is_plain(file.source)
+                except SourceError as exc:
+                    file.error = str(exc)
+        files = [self.report.files[path] for path in plain]
+        section = self._section(sum(file.source.size for file in files if plain[file.source.path]))
         for file in files:
             source = file.source
-            try:
-                jobs = list(self._jobs_of(source, section))
-            except SourceError as exc:
-                file.error = str(exc)
-                continue
+            jobs = self._jobs_of(source, section) if plain[source.path] else [Job(source)]
             file.jobs = len(jobs)
             self._jobs[source.in_process or not self._settings.workers].extend(jobs)
 
@@ -210,8 +213,7 @@ class Backfill:
         return min(self._settings.section_bytes, max(1, ranges) * self._settings.range_bytes)
 
     def _jobs_of(self, source: Source, section: int) -> Sequence[Job]:
-        if not is_plain(source):
-            return [Job(source)]
+        """Of a plain file."""
         quiet = self._clock() - source.modified / 1e9
         settled = quiet >= self._settings.settled_seconds
         return [

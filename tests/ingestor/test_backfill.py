@@ -29,7 +29,7 @@ from tailrace.cli.backfill_progress import shown_while
 from tailrace.ingestor import decode
 from tailrace.ingestor.backfill import gather, run
 from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
-from tailrace.ingestor.backfill.report import BackfillReport
+from tailrace.ingestor.backfill.report import BackfillReport, begin
 from tailrace.ingestor.backfill.run import Backfill
 from tailrace.ingestor.backfill.select import Selection
 from tailrace.ingestor.backfill.settings import BackfillSettings
@@ -445,6 +445,54 @@ def test_what_cannot_be_read(place: Place, tmp_path: Path) -> None:
     assert set(report.errors) == {
         str(tmp_path / name) for name in ("dangling.log", "absent.log", "*.nothing")
     }
+
+
+def test_a_directory_that_changes(place: Place, tmp_path: Path) -> None:
+    """Between the look into a directory and the reading of its files one is deleted, one cut, one replaced, one goes on and one
+    comes: what is not what it was is reported, the rest is stored as it was found, and the next run finishes everything."""
+    names = ("deleted", "cut", "replaced", "goes_on", "still")
+    for number, name in enumerate(names):
+        write(tmp_path / name, texts(number * 100, 50))
+    settings = BackfillSettings((str(tmp_path),), workers=0, range_bytes=1024, section_bytes=2048)
+    report = begin(settings, place.history)
+    (tmp_path / "deleted").unlink()
+    os.truncate(tmp_path / "cut", len(texts(100, 20)))
+    write(tmp_path / "new", texts(250, 50)).replace(tmp_path / "replaced")
+    with (tmp_path / "goes_on").open("ab") as file:
+        file.write(texts(350, 7))
+    write(tmp_path / "comes", texts(900, 3))
+    report = asyncio.run(Backfill(settings, place.history, [place.writer], report).run())
+    assert {Path(path).name: reason for path, reason in report.errors.items()} == {
+        "deleted": "No such file or directory",
+        "cut": "it became shorter while it was read",
+        "replaced": "it was rotated away or replaced meanwhile; another run finds it under its new name",
+    }
+    stored = {Path(path).name: file.stored.lines for path, file in report.files.items()}
+    assert stored == {"deleted": 0, "cut": 20, "replaced": 0, "goes_on": 50, "still": 50}
+    again = place.backfill(tmp_path, range_bytes=1024, section_bytes=2048)
+    assert again.errors == {} and again.stored.lines == 60
+    last = {"cut": 20, "replaced": 50, "goes_on": 57, "still": 50, "comes": 3}
+    assert {
+        Path(path).name: file.stored.lines + file.there.lines for path, file in again.files.items()
+    } == last
+    assert place.rows("SELECT count(), uniqExact(line_hash) FROM logs") == [(180, 180)]
+
+
+def test_mixed_encodings(place: Place, tmp_path: Path) -> None:
+    """Lines in Latin-1 and UTF-16 between lines in UTF-8, some with a byte order mark, are dead letters with their bytes; the
+    others are stored. A file in UTF-16 is named as passed over in its directory, and is dead letters where it is named itself."""
+    plain = [text(number, message=f"caf? {number}").replace(b"?", "\u00e9".encode()) for number in range(4)]
+    mixed = [plain[0], plain[1].decode().encode("latin-1"), b"\xef\xbb\xbf" + plain[2]]
+    mixed += [plain[1].decode().strip().encode("utf-16-le") + b"\n", plain[3]]
+    write(tmp_path / "mixed.log", texts(0, 20) + b"".join(mixed))
+    wide = write(tmp_path / "wide.log", plain[0].decode().encode("utf-16"))
+    report = place.backfill(tmp_path)
+    assert place.messages()[:3] == ["caf\u00e9 0", "caf\u00e9 2", "caf\u00e9 3"]
+    assert report.stored.rows == 23
+    letters = [row[0] for row in place.rows("SELECT hex(raw) FROM dead_letters ORDER BY byte")]
+    assert letters == [bad.removesuffix(b"\n").hex().upper() for bad in (mixed[1], mixed[3])]
+    assert report.skipped == {str(wide): "no text"}
+    assert place.backfill(wide).stored.dead_letters >= 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
