@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -161,6 +163,9 @@ def _done(dsn: Dsn, settings: BackfillSettings) -> BackfillReport:
         report = begin(settings, history, found)
         if report.is_nothing_new:
             return report
+    if dsn.embedded and not _exists(dsn):
+        # There is work for sure, so what it needs is loaded while the engine starts and makes its tables.
+        Thread(target=_load, daemon=True).start()
     with ExitStack() as stack:
         client = _migrated(dsn, settings, stack)
         stored = StoredHistory(client, str(dsn))
@@ -170,6 +175,11 @@ def _done(dsn: Dsn, settings: BackfillSettings) -> BackfillReport:
         if own and not settings.dry_run:
             noted.write(directory, *name, report, time.time())
     return report
+
+
+def _load() -> None:
+    with suppress(ImportError):  # told by who imports it for use
+        import_module("tailrace.ingestor.backfill.run")
 
 
 def _store(

@@ -2,7 +2,8 @@
 
 The peer is `clickhouse_alone`. Both read the same Kafka messages of up to 64 KiB of lines, as `tailrace ship` writes them:
 `JSONEachRow` takes several rows from one. Rows and a checksum of what they say must be those of the peer in every run. Both start
-from an empty database; seconds are those of the work, CPU and memory those of the whole process, its start included.
+from an empty database; seconds are those of the work (from files: with the engine's start and its tables, for both), CPU and memory
+those of the whole process, its start included.
 
 Where our time goes, in µs of CPU a line of the corpus, on two shared cores with a load of 2 to 3; in brackets before what follows:
 
