@@ -6,11 +6,13 @@ A line's way through this folder, one file a step:
     split.py        bytes → ranges of whole lines, always cut in the same places
     select.py       which records are wanted, and under which project
     known.py        what is said of ranges and files between runs
-    work.py         the loop of a worker process over the three above and `decode.py`
+    work.py         the loop of a worker, a process or a thread, over the three above and `decode.py`
+    channel.py      the way between the storing process and a worker that is one of its threads
     claims.py       what earlier runs stored or announced, and how a run announces and finishes
     gather.py       ranges → batches
     run.py          hands out work, announces, inserts, counts
     report.py       what a run finds finished, and what it did, file by file
+    noted.py        what answers for the embedded engine when everything is finished, without starting it
     status.py       how far earlier runs got
     copies.py       which ranges stand in a file too, for the audit
 

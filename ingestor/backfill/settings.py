@@ -19,7 +19,7 @@ class BackfillSettings:
 
     Args:
         paths: Files, directories, patterns, URLs, or `-` for standard input.
-        workers: Processes that read and decode; 0 does it in threads of this process.
+        workers: How many read and decode, each a process or, where `run.decodes_in_threads` says so, a thread; 0 for one thread.
         selection: Which lines, and as what.
         max_line_bytes: A longer line becomes a dead letter, kept by its head.
         rate: Lines a second at most; 0 for as fast as it goes.
