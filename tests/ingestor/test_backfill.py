@@ -28,6 +28,7 @@ from tailrace.cli import progress
 from tailrace.cli.backfill_progress import shown_while
 from tailrace.ingestor import decode
 from tailrace.ingestor.backfill import gather, run
+from tailrace.ingestor.backfill.channel import End
 from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
 from tailrace.ingestor.backfill.report import BackfillReport, begin
 from tailrace.ingestor.backfill.run import Backfill
@@ -129,22 +130,23 @@ def test_workers(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(decode, "RELEASES_GIL", threads, raising=False)
     monkeypatch.setattr(run, "_SMALL_BYTES", 1)
     write_forms(tmp_path / "logs", {f"f{n}.log": texts(n * 100, 99) + b"bad\n" for n in range(9)})
-    seen: set[int] = set()
-    monkeypatch.setattr(run.Backfill, "_end_workers", _counting(run.Backfill._end_workers, seen))
+    started: list[str] = []
+    for name in ("_start_process", "_start_thread"):
+        monkeypatch.setattr(run.Backfill, name, _noting(getattr(run.Backfill, name), started, name))
     report = place.backfill(tmp_path / "logs", workers=2)
     assert (report.stored.rows, report.stored.dead_letters, report.errors) == (891, 9, {})
     assert place.messages() == [f"m{n * 100 + i:06}" for n in range(9) for i in range(99)]
-    assert (max(seen) == 0) is threads
+    assert started == ["_start_thread" if threads else "_start_process"] * 2
     assert not multiprocessing.active_children()
     assert not [each for each in threading.enumerate() if each.name.startswith("tailrace-reader")]
 
 
-def _counting(end: Callable[[Any], None], seen: set[int]) -> Callable[[Any], None]:
-    def counted(backfill: Any) -> None:
-        seen.add(len(multiprocessing.active_children()))
-        end(backfill)
+def _noting(start: Callable[[Any], End], started: list[str], name: str) -> Callable[[Any], End]:
+    def noted(backfill: Any) -> End:
+        started.append(name)
+        return start(backfill)
 
-    return counted
+    return noted
 
 
 def test_a_copy_is_known(place: Place, tmp_path: Path) -> None:
