@@ -191,9 +191,10 @@ def _store(
     import asyncio
 
     from tailrace.ingestor.backfill.run import Backfill
-    from tailrace.ingestor.memory import keep_little
+    from tailrace.ingestor.memory import keep_little, without_pandas
 
     keep_little()
+    without_pandas()
     backfill = Backfill(settings, history, writers, report)
     asyncio.run(_shown(backfill))
     return backfill.report

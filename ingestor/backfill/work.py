@@ -24,6 +24,7 @@ from tailrace.ingestor.backfill.settings import BackfillSettings
 from tailrace.ingestor.backfill.sources import BLOCK_BYTES, Source, SourceError, opened, opened_plain, reading
 from tailrace.ingestor.backfill.split import Range, Splitter
 from tailrace.ingestor.decode import BatchDecoder, DeadLetter, Span
+from tailrace.ingestor.memory import without_pandas
 from tailrace.schemas.errors import FatalError
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
@@ -235,6 +236,7 @@ def serve(connection: End, settings: BackfillSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     pa.set_cpu_count(1)
+    without_pandas()
     loop(connection, settings)
 
 
