@@ -25,7 +25,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tailrace.ingestor import decode
+from tailrace.ingestor import compiled
 from tailrace.ingestor.backfill.channel import End, LocalEnd, local_pair
 from tailrace.ingestor.backfill.claims import Claim, History
 from tailrace.ingestor.backfill.gather import Gathering, claim_of
@@ -597,9 +597,9 @@ class Backfill:
 
 
 def decodes_in_threads() -> bool:
-    """Whether workers are threads rather than processes: where the decoder lets other threads run while it works, as what it is
-    made of (splitting, hashing, unpacking) does anyway. Then nothing is copied from process to process."""
-    return bool(getattr(decode, "RELEASES_GIL", False))
+    """Whether workers are threads rather than processes: where compiled code decodes, which lets other threads run meanwhile. Then
+    no process is started, and nothing is copied from one to the other."""
+    return compiled.is_available()
 
 
 def _without(batch: DecodedBatch, came: Sequence[_Came]) -> DecodedBatch:

@@ -26,7 +26,7 @@ from support.archives import COMPRESS, tar, write_forms, zstd
 from support.engine import Engine
 from tailrace.cli import progress
 from tailrace.cli.backfill_progress import shown_while
-from tailrace.ingestor import decode
+from tailrace.ingestor import compiled
 from tailrace.ingestor.backfill import gather, run
 from tailrace.ingestor.backfill.channel import End
 from tailrace.ingestor.backfill.claims import NoHistory, StoredHistory
@@ -125,9 +125,11 @@ def test_every_form(place: Place, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [True, False])
 def test_workers(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: bool) -> None:
-    """Workers are threads where the decoder lets other threads run, and processes where it does not; both store the same, and
-    none is left when the run has ended."""
-    monkeypatch.setattr(decode, "RELEASES_GIL", threads, raising=False)
+    """Workers are threads where compiled code decodes, and processes where Python does; both store the same, and none is left
+    when the run has ended."""
+    monkeypatch.setenv("TAILRACE_PURE_PYTHON", "" if threads else "1")
+    if threads and not compiled.is_available():
+        pytest.skip("no compiled code is installed")
     monkeypatch.setattr(run, "_SMALL_BYTES", 1)
     write_forms(tmp_path / "logs", {f"f{n}.log": texts(n * 100, 99) + b"bad\n" for n in range(9)})
     started: list[str] = []
