@@ -78,6 +78,14 @@ def ship(
     compression: Annotated[
         str, typer.Option(envvar="TAILRACE_COMPRESSION", help="none, gzip, snappy, lz4 or zstd.")
     ] = "zstd",
+    compression_level: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TAILRACE_COMPRESSION_LEVEL",
+            help="From fast to small: zstd -7 to 22, lz4 1 to 12, gzip 1 to 9. The usual one costs the least CPU.",
+            show_default="zstd -1, lz4 1, gzip 6",
+        ),
+    ] = None,
     partitions: Annotated[
         int, typer.Option(envvar="TAILRACE_PARTITIONS", min=1, help="Of the topic, when it has to be made.")
     ] = 6,
@@ -128,6 +136,7 @@ def ship(
             "checkpoint": checkpoint,
             "topic": topic,
             "compression": compression,
+            "compression_level": compression_level,
             "partitions": partitions,
             "create_topics": create_topics,
             "message_bytes": message_bytes,

@@ -45,6 +45,7 @@ class FileChunk(msgspec.Struct, frozen=True):
             (rotated away, idle) has none. Empty for an oversized line.
         oversized: `None`, or the head of a single line that is longer than the limit; the chunk's range
             then covers the whole line and `data` is empty.
+        lines: How many lines these are, where whoever read them has counted.
     """
 
     file: FileRef
@@ -52,6 +53,7 @@ class FileChunk(msgspec.Struct, frozen=True):
     end: BytePosition
     data: bytes
     oversized: bytes | None = None
+    lines: int | None = None
 
 
 class FileRange(msgspec.Struct, frozen=True, array_like=True, gc=False):

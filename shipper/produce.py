@@ -26,6 +26,7 @@ from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
+from tailrace.shipper.record_batch import RecordBatch
 from tailrace.shipper.settings import KafkaSettings
 from tailrace.shipper.topics import (
     DEFAULT_MESSAGE_BYTES,
@@ -91,8 +92,8 @@ class Messages:
 
     chunks: tuple[FileChunk, ...]
     """What they were made of, to make them again: a batch can be given to one producer only."""
-    batches: list[tuple[int, Any]] = field(default_factory=list)
-    """Partition and `BatchBuilder`, in the order in which they must be sent."""
+    batches: list[tuple[int, RecordBatch]] = field(default_factory=list)
+    """By partition, in the order in which they must be sent."""
     lines: int = 0
     spent: bool = False
 
@@ -116,7 +117,6 @@ class KafkaWriter:
         self.fenced = 0  # transactions that the broker gave up, with nobody who took over
         self._max_line_bytes = max_line_bytes
         self._producer: Any = None
-        self._template: Any = None  # the last producer, also when it has stopped: batches are made after it
         self._partitions = 0
         self._batch_bytes = BATCH_BYTES
         self._message_bytes = settings.message_bytes
@@ -155,7 +155,6 @@ class KafkaWriter:
             found = await asyncio.wait_for(self._producer.partitions_for(self.settings.topic), 30)
             # The number at the start holds as long as we run: partitions that are added meanwhile would
             # move a file to another one, before its earlier lines.
-            self._template = self._producer
             self._partitions = min(self._partitions or len(found), len(found))
             self.reach.answer(time.monotonic())
         except (kafka.KafkaError, OSError, TimeoutError) as exc:
@@ -194,45 +193,52 @@ class KafkaWriter:
     def encode(self, chunks: Sequence[FileChunk]) -> Messages:
         """The lines of these chunks as messages; does no IO, and may run in a thread."""
         messages = Messages(tuple(chunks))
-        open_batches: dict[int, Any] = {}
+        open_batches: dict[int, RecordBatch] = {}
         now = int(time.time() * 1000)
-        if self._template is None:
+        if not self._partitions:
             raise KafkaUnavailable("open comes before encode")
-        create = self._template.create_batch
+
+        def begin(partition: int) -> RecordBatch:
+            batch = RecordBatch(
+                self._batch_bytes,
+                now,
+                self.settings.compression,
+                self.settings.compression_level,
+                transactional=self.transactional_id is not None,
+            )
+            open_batches[partition] = batch
+            messages.batches.append((partition, batch))
+            return batch
+
         for chunk in chunks:
             partition = partition_of(chunk.file.id, self._partitions)
-            batch = open_batches.get(partition)
-            if batch is None:
-                batch = open_batches[partition] = create()
-                messages.batches.append((partition, batch))
+            batch = open_batches.get(partition) or begin(partition)
             file_id = chunk.file.id.encode()
             for position, value, headers in self._values(chunk):
-                message = {
-                    "timestamp": now,
-                    "key": b"%b@%d" % (file_id, position),
-                    "value": value,
-                    "headers": headers,
-                }
-                if batch.append(**message) is None:
-                    batch = open_batches[partition] = create()
-                    messages.batches.append((partition, batch))
-                    batch.append(**message)
-            messages.lines += 1 if chunk.oversized is not None else count(chunk.data)
-        for _, batch in messages.batches:
+                key = b"%b@%d" % (file_id, position)
+                if not batch.append(key, value, headers):
+                    batch.close()
+                    batch = begin(partition)
+                    batch.append(key, value, headers)
+            messages.lines += _lines(chunk)
+        for batch in open_batches.values():
             batch.close()
         return messages
 
-    def _values(self, chunk: FileChunk) -> Iterator[tuple[int, bytes, list[tuple[str, bytes]]]]:
+    def _values(self, chunk: FileChunk) -> Iterator[tuple[int, memoryview, list[tuple[str, bytes]]]]:
         """Position in the file, value and headers of each message of a chunk."""
         if chunk.oversized is not None:
-            yield chunk.start, chunk.oversized[: self._head_bytes], [_oversized(_length(chunk))]
+            head = memoryview(chunk.oversized)[: self._head_bytes]
+            yield chunk.start, head, [_oversized(_length(chunk))]
             return
         # A line that the broker has refused for its length stands alone, as all do until that is over.
         most = 0 if self._heads_only else self._message_bytes
-        for start, end in together(chunk.data, most):
-            value = chunk.data[start:end].removesuffix(b"\n")
-            if not value or value.isspace():
+        data, whole = chunk.data, memoryview(chunk.data)
+        for start, end in together(data, most):
+            end -= data.endswith(b"\n", start, end)
+            if not data[start : start + 1].strip() and not data[start:end].strip():
                 continue
+            value = whole[start:end]
             position = chunk.start + start
             if self._heads_only and b"%b@%d" % (chunk.file.id.encode(), position) in self._heads_only:
                 yield position, value[: self._head_bytes], [_oversized(len(value))]
@@ -251,7 +257,7 @@ class KafkaWriter:
             # The first attempt gave its batches to a producer that is gone.
             messages.batches = (await asyncio.to_thread(self.encode, messages.chunks)).batches
         messages.spent = True
-        by_partition: dict[int, list[Any]] = {}
+        by_partition: dict[int, list[RecordBatch]] = {}
         for partition, batch in messages.batches:
             if batch.record_count():
                 by_partition.setdefault(partition, []).append(batch)
@@ -264,7 +270,7 @@ class KafkaWriter:
         if self._heads_only:
             self._heads_only.clear()
 
-    async def _send_partition(self, partition: int, batches: Sequence[Any]) -> None:
+    async def _send_partition(self, partition: int, batches: Sequence[RecordBatch]) -> None:
         acknowledged = []
         for batch in batches:
             # Waits until the batch before it was taken from the queue: one is in flight and one is queued.
@@ -281,7 +287,7 @@ class KafkaWriter:
         if failure is not None:
             raise failure
 
-    def _too_large(self, batch: Any, exc: Exception) -> TooLarge:
+    def _too_large(self, batch: RecordBatch, exc: Exception) -> TooLarge:
         refused = _records(batch)
         if len(refused) == 1 and b"\n" in refused[0].value:
             self._message_bytes //= 2
@@ -389,6 +395,12 @@ class KafkaSink:
         await self._writer.close()
 
 
+def _lines(chunk: FileChunk) -> int:
+    if chunk.oversized is not None:
+        return 1
+    return count(chunk.data) if chunk.lines is None else chunk.lines
+
+
 def _oversized(length: int) -> tuple[str, bytes]:
     return OVERSIZED_HEADER, b"%d" % length
 
@@ -398,7 +410,7 @@ def _length(chunk: FileChunk) -> int:
     return chunk.end - chunk.start
 
 
-def _records(batch: Any) -> list[Any]:
+def _records(batch: RecordBatch) -> list[Any]:
     """What is in a batch that was built: the broker's answer names the batch, not the record."""
     from aiokafka.record.default_records import DefaultRecordBatch
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from tailrace.schemas.errors import ConfigError
 from tailrace.schemas.kafka import KafkaConnection
+from tailrace.shipper.levels import LEVELS
 
 Delivery = Literal["exactly-once", "at-least-once"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -37,6 +38,8 @@ class KafkaSettings:
     partitions: int = 6
     """Of the topic, when we create it."""
     compression: Compression = "zstd"
+    compression_level: int | None = None
+    """From fast to small; `None` for the one that costs least CPU for what it saves, see `levels.py`."""
     transaction_seconds: float = 60.0
     """How long the broker keeps an open transaction of a shipper that went silent. Until then, readers that
     ask for committed records wait."""
@@ -46,6 +49,14 @@ class KafkaSettings:
         if not _NAME.fullmatch(self.topic):
             raise ConfigError(f"{self.topic!r} is no Kafka topic name: letters, digits, '.', '_' and '-' are")
         _one_of("compression", self.compression, get_args(Compression))
+        levels = LEVELS.get(self.compression)
+        if self.compression_level is not None and (
+            levels is None or self.compression_level not in levels.allowed
+        ):
+            which = f"{levels.allowed[0]} to {levels.allowed[-1]}" if levels is not None else "one level only"
+            raise ConfigError(
+                f"compression_level is {self.compression_level}: {self.compression} has {which}"
+            )
         if not 0 <= self.message_bytes <= MIB:
             raise ConfigError(f"message_bytes must be 0 to {MIB}")
         if self.partitions < 1:
@@ -170,6 +181,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _convert(name: str, wanted: str, value: Any) -> Any:
+    wanted = wanted.removesuffix(" | None")
     try:
         if wanted.startswith("tuple"):
             items = value.split(",") if isinstance(value, str) else value

@@ -36,7 +36,7 @@ from tailrace.shipper.identity import (
     judge,
     may_continue,
 )
-from tailrace.shipper.lines import HEAD_BYTES, Joined, Overlong, Unfinished, Whole, cut, last_line
+from tailrace.shipper.lines import HEAD_BYTES, Joined, Overlong, Unfinished, Whole, count, cut, last_line
 from tailrace.shipper.rate import Allowances
 from tailrace.shipper.settings import ShipperSettings
 
@@ -554,7 +554,7 @@ class Tailer:
             found.setdefault(file.id, []).append(chunk)
             states[file.id] = file
             size += chunk.end - chunk.start
-            lines += chunk.data.count(b"\n") + 1
+            lines += chunk.lines or 1
         self._retire(now)
         # A file that started over within this batch has another id now; the state of the old one is kept.
         after = tuple(
@@ -617,7 +617,13 @@ class Tailer:
         start = file.position
         file.advance(start + size, last, data[:EDGE_BYTES] if first is None else first)
         file.size = max(file.size, file.position)
-        return FileChunk(FileRef(file.id, file.path), BytePosition(start), BytePosition(start + size), data)
+        return FileChunk(
+            FileRef(file.id, file.path),
+            BytePosition(start),
+            BytePosition(start + size),
+            data,
+            lines=count(data),
+        )
 
     def _last_line_is_complete(self, file: TailedFile, now: float) -> bool:
         if self._settings.once:

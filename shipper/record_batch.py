@@ -1,0 +1,240 @@
+"""A record batch of Kafka's message format 2 that is compressed while records are added to it.
+
+aiokafka's own builder holds the records as they are, in a buffer of megabytes, and copies and compresses them when they are
+sent, in the event loop. Here each record goes into a streaming compressor at once, in whatever thread adds it, so that a
+batch never holds more than its compressed bytes; and the level is ours to choose.
+
+What aiokafka's `send_batch` asks of a batch is what `aiokafka.producer.message_accumulator.MessageBatch` calls: `close`,
+`closed`, `record_count`, `size`, `_set_producer_state` and `_build`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import cramjam
+from aiokafka.record.util import calc_crc32c
+
+from tailrace.shipper.levels import LEVELS
+
+Headers = Sequence[tuple[str, bytes]]
+
+GATHERED_BYTES = 16 << 10
+"""What is smaller goes to the compressor together with what follows."""
+
+_CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+_TRANSACTIONAL = 0x10
+_LENGTH_UNCOUNTED, _CRC_AT, _CRC_FROM = 12, 17, 21
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_XERIAL = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
+
+
+class Compressor(Protocol):
+    """Takes bytes piece by piece and gives them back compressed, as one stream."""
+
+    def add(self, data: bytes | memoryview) -> None:
+        """The next bytes; they must stay as they are until `finish`."""
+        ...
+
+    def finish(self) -> list[bytes | memoryview]:
+        """All of them, compressed, in pieces; nothing may be added afterwards."""
+        ...
+
+
+class RecordBatch:
+    """Records for one partition.
+
+    Args:
+        most: Bytes of the records, before compression; the first record is taken whatever its size.
+        timestamp: Of all records, in milliseconds since the epoch.
+        compression: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+        level: Of the codec; `None` for its usual one.
+        transactional: Whether it is sent within a transaction.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        timestamp: int,
+        compression: str,
+        level: int | None = None,
+        *,
+        transactional: bool,
+    ) -> None:
+        self._most = most - _HEADER.size
+        self._timestamp = timestamp
+        self._attributes = _CODECS[compression] | (_TRANSACTIONAL if transactional else 0)
+        self._compressor: Compressor | None = _compressor(compression, level)
+        self._gathered: list[bytes | memoryview] = []
+        self._gathered_size = self._size = self._count = 0
+        self._body: list[bytes | memoryview] = []
+        self._producer = (-1, -1, 0)
+        self._built: bytearray | None = None
+
+    def append(self, key: bytes, value: bytes | memoryview, headers: Headers = ()) -> bool:
+        """Adds a record; false, and nothing is added, when it is full or closed. What the value is a view of must not change."""
+        if self._compressor is None:
+            return False
+        before = b"\x00\x00%b%b%b%b" % (_varint(self._count), _varint(len(key)), key, _varint(len(value)))
+        after = _encoded(headers) if headers else b"\x00"
+        size = len(before) + len(value) + len(after)
+        length = _varint(size)
+        size += len(length)
+        if self._count and self._size + size > self._most:
+            return False
+        self._count += 1
+        self._size += size
+        self._gathered += (length, before)
+        if len(value) < GATHERED_BYTES:
+            self._gathered += (value, after)
+            self._gathered_size += size
+            if self._gathered_size >= GATHERED_BYTES:
+                self._flush(self._compressor)
+        else:
+            self._flush(self._compressor)
+            self._compressor.add(value)
+            self._gathered.append(after)
+        return True
+
+    def close(self) -> None:
+        """Takes no more records."""
+        if self._compressor is not None:
+            self._flush(self._compressor)
+            self._body = self._compressor.finish()
+            self._compressor = None
+            self._size = sum(map(len, self._body))
+
+    def closed(self) -> bool:
+        """Whether it takes no more records."""
+        return self._compressor is None
+
+    def record_count(self) -> int:
+        """How many records it holds."""
+        return self._count
+
+    def size(self) -> int:
+        """Bytes, those of the records before compression while it is open."""
+        return _HEADER.size + self._size
+
+    def _flush(self, compressor: Compressor) -> None:
+        if self._gathered:
+            compressor.add(b"".join(self._gathered))
+            self._gathered.clear()
+            self._gathered_size = 0
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer = (producer_id, producer_epoch, base_sequence)
+        self._built = None
+
+    def _build(self) -> bytearray:
+        self.close()
+        if self._built is None:
+            built = bytearray().join([bytes(_HEADER.size), *self._body])
+            _HEADER.pack_into(
+                built,
+                0,
+                0,  # the broker gives offsets
+                len(built) - _LENGTH_UNCOUNTED,
+                -1,  # no leader's epoch is known
+                2,  # of the format
+                0,
+                self._attributes,
+                self._count - 1,
+                self._timestamp,
+                self._timestamp,
+                *self._producer,
+                self._count,
+            )
+            struct.pack_into(">I", built, _CRC_AT, calc_crc32c(memoryview(built)[_CRC_FROM:]))
+            self._built = built
+        return self._built
+
+
+def _encoded(headers: Headers) -> bytes:
+    parts = [_varint(len(headers))]
+    for name, value in headers:
+        encoded = name.encode()
+        parts += (_varint(len(encoded)), encoded, _varint(len(value)), value)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    """A number from 0 on as Kafka writes signed numbers: zigzag, seven bits a byte, the low ones first."""
+    rest = value << 1
+    if rest < 0x80:
+        return _ONE_BYTE[rest]
+    found = bytearray()
+    while rest >= 0x80:
+        found.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    found.append(rest)
+    return bytes(found)
+
+
+_ONE_BYTE = [bytes([value]) for value in range(0x80)]
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = []
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._parts.append(data)
+
+    def finish(self) -> list[bytes | memoryview]:
+        return self._parts
+
+
+class _Snappy:
+    """Blocks in the framing of snappy-java, which is what Kafka's clients expect."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | memoryview] = [_XERIAL]
+
+    def add(self, data: bytes | memoryview) -> None:
+        block = bytes(cramjam.snappy.compress_raw(data))
+        self._parts += (struct.pack(">i", len(block)), block)
+
+    def finish(self) -> list[bytes | memoryview]:
+        return self._parts
+
+
+class _Gzip:
+    def __init__(self, level: int) -> None:
+        self._stream = zlib.compressobj(level, wbits=31)
+        self._parts: list[bytes | memoryview] = []
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._parts.append(self._stream.compress(data))
+
+    def finish(self) -> list[bytes | memoryview]:
+        self._parts.append(self._stream.flush())
+        return self._parts
+
+
+class _Cramjam:
+    def __init__(self, stream: cramjam.zstd.Compressor | cramjam.lz4.Compressor) -> None:
+        self._stream = stream
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._stream.compress(bytes(data))
+
+    def finish(self) -> list[bytes | memoryview]:
+        return [bytes(self._stream.finish())]
+
+
+def _compressor(compression: str, level: int | None) -> Compressor:
+    if compression == "none":
+        return _Plain()
+    if compression == "snappy":
+        return _Snappy()
+    chosen = LEVELS[compression].usual if level is None else level
+    if compression == "gzip":
+        return _Gzip(chosen)
+    if compression == "lz4":
+        # Brokers refuse blocks that lean on the one before.
+        return _Cramjam(cramjam.lz4.Compressor(level=chosen, content_checksum=False, block_linked=False))
+    return _Cramjam(cramjam.zstd.Compressor(level=chosen))
