@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=Prepared)
 
-SMALL = 8
-"""A batch under an eighth of the full size means that the files are nearly read to their ends."""
+SMALL = 16
+"""A batch under a sixteenth of the full size means that the files are nearly read to their ends."""
 REPORT_SECONDS = 0.1
 LOOK_SECONDS = 0.1
 """While a batch is not acknowledged, at most so often."""

@@ -91,7 +91,7 @@ class ShipperSettings:
     """A longer line is reported by its head and its length, and is never held in memory."""
     chunk_bytes: int = MIB
     """How much is read from one file at a time."""
-    batch_bytes: int = 8 * MIB
+    batch_bytes: int = 16 * MIB
     """How much is delivered, and acknowledged, in one go. Memory holds two batches at most."""
     batch_lines: int = 100_000
     linger_seconds: float = 0.1

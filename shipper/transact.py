@@ -172,15 +172,20 @@ class TransactionalDelivery:
         producer = self._writer.producer
         crash_point("ship.before-transaction")
         await producer.begin_transaction()
-        if prepared is not None:
-            await self._writer.send(prepared)
-            crash_point("ship.after-records")
+        # In order of being queued the two would go to the broker one after the other, and each costs answers to wait for.
         sent = [
             await producer.send(self._settings.checkpoint_topic, key=key, value=value, partition=0)
             for key, value in self._records(step, mine)
         ]
         # A commit does not look whether its records arrived: they have to be asked one by one.
-        await asyncio.gather(*sent)
+        noted = asyncio.gather(*sent)
+        try:
+            if prepared is not None:
+                await self._writer.send(prepared)
+                crash_point("ship.after-records")
+            await noted
+        finally:
+            noted.cancel()
         crash_point("ship.before-commit")
         await producer.commit_transaction()
         crash_point("ship.after-commit")
@@ -258,19 +263,22 @@ class TransactionalDelivery:
         transaction ends. So this waits for it, at most as long as its timeout.
         """
         topic = self._settings.checkpoint_topic
+        found = await asyncio.wait_for(self._writer.producer.partitions_for(topic), 30)
+        if not found:
+            # Reading nothing would look like having shipped nothing.
+            raise KafkaUnavailable(f"topic {topic} shows no partitions")
+        partitions = [TopicPartition(topic, number) for number in sorted(found)]
+        # Nothing is assigned to this one: behind a fetch that waits for records, its question would wait too.
         async with self._consumer("read_uncommitted") as all_records:
-            partitions = [
-                TopicPartition(topic, p) for p in sorted(all_records.partitions_for_topic(topic) or ())
-            ]
-            if not partitions:
-                # Reading nothing would look like having shipped nothing.
-                raise KafkaUnavailable(f"topic {topic} shows no partitions")
             ends = await all_records.end_offsets(partitions)
+        if not any(ends.values()):
+            return None, Progress({})
         owner: Owner | None = None
         files: dict[str, FileState] = {}
         prefix = self._key("")
         said = time.monotonic()
         async with self._consumer("read_committed") as committed:
+            committed.assign(partitions)
             await committed.seek_to_beginning(*partitions)
             while any([await committed.position(p) < ends[p] for p in partitions]):
                 for records in (await committed.getmany(timeout_ms=100)).values():
@@ -292,7 +300,6 @@ class TransactionalDelivery:
     @asynccontextmanager
     async def _consumer(self, isolation: str) -> AsyncIterator[Any]:
         consumer = AIOKafkaConsumer(
-            self._settings.checkpoint_topic,
             **self._settings.connection.client_arguments(),
             isolation_level=isolation,
             enable_auto_commit=False,
