@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -19,11 +20,10 @@ async def shown_while(work: Coroutine[Any, Any, Any], line: Callable[[float], st
         work: What to run; its exceptions pass through, its result is dropped.
         line: Given the seconds since the start, one line of text.
     """
-    from rich.console import Console  # takes longer than to start most commands
+    if sys.stderr.isatty():
+        from rich.console import Console  # takes longer than to start most commands
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(line(0.0)) as status:
+        with Console(stderr=True).status(line(0.0)) as status:
             await told_while(work, _TERMINAL_SECONDS, lambda seconds: status.update(line(seconds)))
     else:
         await told_while(work, _PLAIN_SECONDS, lambda seconds: say(line(seconds)))

@@ -175,9 +175,11 @@ def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
 
 
 async def _ship(ctx: typer.Context, settings: ShipperSettings, metrics_address: str) -> Stats:
+    from tailrace.shipper.memory import keep_buffers
     from tailrace.shipper.metrics import ShipperObserved
     from tailrace.shipper.run import Shipper
 
+    keep_buffers()
     delivery = _delivery(settings)
     shipper: Shipper[Any] = Shipper(settings, delivery.delivery)
     async with (

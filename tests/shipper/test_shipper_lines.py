@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailrace.shipper.lines import Joined, Overlong, Unfinished, Whole, cut, last_line
+from tailrace.shipper.lines import Joined, Overlong, Unfinished, Whole, count, cut, last_line
 
 LIMIT = 32
 
@@ -42,3 +42,14 @@ def test_bytes_that_were_read_along_are_no_part_of_the_block() -> None:
     """A newline in the skipped beginning of a block ends nothing."""
     assert cut(b"ab\ncd", 0, LIMIT, skip=3) == Unfinished(2)
     assert cut(b"ab\ncd\ne", 0, LIMIT, skip=3) == Whole(3)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"", b"\r", b"short", b"\x0b\x0c\x1c", b"x" * 300, b"\xff" * 5000]), max_size=60
+    ),
+    st.sampled_from([b"", b"an end without its newline"]),
+)
+def test_lines_are_counted(lines: list[bytes], last: bytes) -> None:
+    """Only newlines end them, whether they are long or short, and the last one counts also without."""
+    assert count(b"".join(line + b"\n" for line in lines) + last) == len(lines) + bool(last)
