@@ -172,7 +172,7 @@ class TransactionalDelivery:
         producer = self._writer.producer
         crash_point("ship.before-transaction")
         await producer.begin_transaction()
-        # In order of being queued the two would go to the broker one after the other, and each costs answers to wait for.
+        # States are queued before the lines, and only then anything is waited for: so both go in the same requests.
         sent = [
             await producer.send(self._settings.checkpoint_topic, key=key, value=value, partition=0)
             for key, value in self._records(step, mine)
