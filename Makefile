@@ -21,8 +21,9 @@ endef
 
 SHIPPED := .cache/shipped
 AUDITORS := .cache/auditors
+BUILDERS := .cache/builders
 
-.PHONY: audit-dependencies sbom help demo test lint format kafka install bench bench-quick soak clean
+.PHONY: audit-dependencies sbom help demo test lint format kafka install bench bench-quick soak wheels clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -62,6 +63,9 @@ audit-dependencies: $(SHIPPED)/.installed $(AUDITORS)/.installed ## Known vulner
 sbom: $(SHIPPED)/.installed $(AUDITORS)/.installed ## What users install, as .cache/sbom.json (CycloneDX)
 	$(AUDITORS)/bin/cyclonedx-py environment --no-validate --pyproject pyproject.toml -o .cache/sbom.json $(SHIPPED)/bin/python
 
+wheels: $(BUILDERS)/.installed ## dist/: wheels with the compiled decoder, and one without it for all other machines
+	deploy/wheels.sh $(CURDIR)/$(BUILDERS)/bin/python $(CURDIR)/dist
+
 clean: ## Remove what was set up
 	rm -rf $(VENV) .cache build dist *.egg-info ingestor/_decoder*.so ingestor/rust/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -83,6 +87,11 @@ $(SHIPPED)/.installed: pyproject.toml | $(VENV)/bin/python
 $(AUDITORS)/.installed: | $(VENV)/bin/python
 	@$(BIN)/python -m venv --clear $(AUDITORS)
 	@$(AUDITORS)/bin/python -m pip --disable-pip-version-check --quiet install 'pip-audit>=2.7,<3' 'cyclonedx-bom>=5,<8'
+	@touch $@
+
+$(BUILDERS)/.installed: | $(VENV)/bin/python
+	@$(BIN)/python -m venv --clear $(BUILDERS)
+	@$(BUILDERS)/bin/python -m pip --disable-pip-version-check --quiet install 'build>=1.2,<2' 'ziglang>=0.13,<1' 'auditwheel>=6,<7'
 	@touch $@
 
 $(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
