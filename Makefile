@@ -9,14 +9,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # A strict editable install is a real tree of links, which type checkers can follow; it knows the files that were there.
-SOURCES := pyproject.toml $(wildcard ingestor/rust/Cargo.* ingestor/rust/src/*.rs client/*.py schemas/*.py schemas/*/* shipper/*.py ingestor/*.py explorer/*.py explorer/*/*.py cli/*.py)
+SOURCES := pyproject.toml $(wildcard schemas/rust/Cargo.* schemas/rust/src/*.rs client/*.py schemas/*.py schemas/*/* shipper/*.py ingestor/*.py explorer/*.py explorer/*/*.py cli/*.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # What Cargo compiles, where there is one, stays beside its sources, and has to be linked into that tree.
 define install_editable
 @rm -rf build/__editable__.*
 @$(PIP) install --config-settings editable_mode=strict --editable '.[$(1)]'
-@for compiled in $(CURDIR)/ingestor/_decoder*.so; do \
-  if [ -e "$$compiled" ]; then ln -sf "$$compiled" build/__editable__.*/tailrace/ingestor/; fi; done
+@for compiled in $(CURDIR)/schemas/_lines*.so; do \
+  if [ -e "$$compiled" ]; then ln -sf "$$compiled" build/__editable__.*/tailrace/schemas/; fi; done
 endef
 
 SHIPPED := .cache/shipped
@@ -67,7 +67,7 @@ wheels: $(BUILDERS)/.installed ## dist/: wheels with the compiled decoder, and o
 	deploy/wheels.sh $(CURDIR)/$(BUILDERS)/bin/python $(CURDIR)/dist
 
 clean: ## Remove what was set up
-	rm -rf $(VENV) .cache build dist *.egg-info ingestor/_decoder*.so ingestor/rust/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache build dist *.egg-info schemas/_lines*.so schemas/rust/target .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

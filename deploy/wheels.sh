@@ -34,7 +34,7 @@ for target in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do
     "$python" -m build --quiet --wheel --outdir "$work" \
     "--config-setting=--build-option=--plat-name=manylinux2014_$machine" "$home"
   "$python" -m auditwheel show "$work"/tailrace-*_"$machine".whl | grep -q '"manylinux_2_17_'
-  unzip -l "$work"/tailrace-*_"$machine".whl | grep -q '_decoder.*\.so'
+  unzip -l "$work"/tailrace-*_"$machine".whl | grep -q '_lines.*\.so'
   mv "$work"/tailrace-*_"$machine".whl "$out"
 done
 ls -l "$out"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tailrace.ingestor.compiled import count_line_feeds
 from tailrace.ingestor.decode import Message
 from tailrace.ingestor.settings import BatchLimits
+from tailrace.schemas.line_feeds import count_line_feeds
 from tailrace.schemas.streams import KafkaOffset, next_offset
 
 

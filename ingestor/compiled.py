@@ -1,4 +1,4 @@
-"""Lines → Arrow columns in compiled code (`rust/`), an order of magnitude faster than the decoders in Python.
+"""Lines → Arrow columns in compiled code (`schemas/rust/`), an order of magnitude faster than the decoders in Python.
 
 It makes a row of a line only where they would make the very same one, and refuses every other line; these go through Python,
 which reads what is rare or odd, and says what is wrong with the rest. Where the compiled code is not installed, or
@@ -13,11 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tailrace.ingestor.arrow import INSTANT, numbers, texts
-
-try:
-    from tailrace.ingestor import _decoder
-except ImportError:  # installed from source where nothing compiles it
-    _decoder = None  # type: ignore[assignment]
+from tailrace.schemas.line_feeds import compiled_lines
 
 _TEXT, _BINARY, _INT32 = pa.string(), pa.binary(), pa.int32()
 _INSTANTS = frozenset({"ts", "trace_ts"})
@@ -64,7 +60,7 @@ class Survey(NamedTuple):
 
 def is_available() -> bool:
     """Whether lines are decoded by compiled code in this process."""
-    return _decoder is not None and os.environ.get("TAILRACE_PURE_PYTHON", "") not in ("1", "true")
+    return compiled_lines is not None and os.environ.get("TAILRACE_PURE_PYTHON", "") not in ("1", "true")
 
 
 class CompiledColumns:
@@ -75,7 +71,9 @@ class CompiledColumns:
     """
 
     def __init__(self, max_line_bytes: int) -> None:
-        self._columns = _decoder.Columns(max_line_bytes)
+        if compiled_lines is None:
+            raise RuntimeError("the compiled decoder is not installed")
+        self._columns = compiled_lines.Columns(max_line_bytes)
 
     def add(self, block: bytes) -> tuple[int, int, list[Refused]]:
         """Appends the rows of lines.
@@ -101,13 +99,10 @@ def survey(block: bytes, max_line_bytes: int) -> Survey | None:
         block: Lines with a line feed between them; the last one may have one. Not empty.
         max_line_bytes: A longer line is no record.
     """
-    found = _decoder.survey(block, max_line_bytes) if is_available() else None
+    if compiled_lines is None or not is_available():
+        return None
+    found = compiled_lines.survey(block, max_line_bytes)
     return None if found is None else Survey(*found)
-
-
-def count_line_feeds(block: bytes) -> int:
-    """How many there are; CPython's own `bytes.count` takes ten times as long."""
-    return _decoder.count_line_feeds(block) if _decoder is not None else block.count(b"\n")
 
 
 def _table(columns: dict[str, tuple[Any, ...]]) -> pa.Table:

@@ -7,13 +7,12 @@ hold no newline (`scanned`). Each function is given one block that was read at `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 from typing import NamedTuple
+
+from tailrace.schemas.line_feeds import count_line_feeds
 
 HEAD_BYTES = 64 << 10
 """How much of an overlong line is kept."""
-SAMPLE_BYTES, SHORT_LINES = 4096, 32
-"""With as many lines in its first bytes, data is taken to be of short lines: of 128 bytes or less."""
 
 
 def together(data: bytes, most: int) -> Iterator[tuple[int, int]]:
@@ -34,10 +33,7 @@ def together(data: bytes, most: int) -> Iterator[tuple[int, int]]:
 
 def count(data: bytes) -> int:
     """How many lines these are; the last one may lack its newline."""
-    if data.count(b"\n", 0, SAMPLE_BYTES) < SHORT_LINES:
-        # `count` compares byte by byte. This searches as fast as memory is read, and then makes an object of each line.
-        return len(BytesIO(data).readlines())
-    return data.count(b"\n") + (data[-1:] not in (b"\n", b""))
+    return count_line_feeds(data) + (data[-1:] not in (b"\n", b""))
 
 
 class Whole(NamedTuple):

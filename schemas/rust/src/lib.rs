@@ -142,7 +142,7 @@ fn count_line_feeds(block: &[u8]) -> usize {
 }
 
 #[pymodule]
-fn _decoder(module: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _lines(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(survey, module)?)?;
     module.add_function(wrap_pyfunction!(count_line_feeds, module)?)?;
     module.add_class::<Columns>()
