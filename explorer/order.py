@@ -26,9 +26,9 @@ from tailrace.explorer.conditions import (
     leaves,
 )
 from tailrace.explorer.literals import Version, read_version
-from tailrace.explorer.period import Period
+from tailrace.explorer.period import DAY, Period
 from tailrace.explorer.reader import Parameters, Reader
-from tailrace.explorer.selection import Scope, scope_where, tag_test, versions
+from tailrace.explorer.selection import Scope, days_where, scope_where, tag_test, versions
 from tailrace.explorer.tags import stats_where
 from tailrace.explorer.texts import to_text
 
@@ -37,7 +37,6 @@ MAX_VERSIONS = 500
 
 FEW_TEXTS = 20
 """So many are looked up one by one; it takes as long to read some hundred thousand rows as to find one text."""
-_DAY = 86_400_000_000
 _OPERATORS = {
     Operator.GREATER: operator.gt,
     Operator.GREATER_OR_EQUAL: operator.ge,
@@ -93,9 +92,10 @@ def _satisfies(version: Version | None, condition: Comparison) -> bool:
 
 
 def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
-    """All texts of a name, where they seem to be few: each is found in the index, behind the one before it.
+    """Texts of a name, where they seem to be few: each is found in the index, behind the one before it.
 
-    Without a project the index does not help.
+    All that it has as a string in the period are among them; those of other kinds and of the rest of the period's first
+    and last day may be. Without a project the index does not help.
     """
     if scope.project is None:
         return None
@@ -109,7 +109,7 @@ def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
     found: list[bytes] = []
     while True:
         parameters = Parameters()
-        where = f"{scope_where(scope, parameters)} AND name = {parameters.add(name, 'String')} AND kind = 'string'"
+        where = f"{days_where(scope, parameters)} AND name = {parameters.add(name, 'String')}"
         if found:
             # As hexadecimal digits, because a text need not be UTF-8, which parameters must be.
             where += f" AND str > unhex({parameters.add(found[-1].hex(), 'String')})"
@@ -152,10 +152,10 @@ def _estimates(reader: Reader, conditions: list[TagCondition], scope: Scope) -> 
     if not conditions:
         return {}
     since, until = scope.period.since, scope.period.until
-    if since is not None and (until is None or until - since > _DAY):
-        day = Period(since, since + _DAY)
+    if since is not None and (until is None or until - since > DAY):
+        day = Period(since, since + DAY)
     elif until is not None and since is None:
-        day = Period(until - _DAY, until)
+        day = Period(until - DAY, until)
     else:
         return _rows_read(reader, conditions, scope)
     found = _rows_read(reader, conditions, Scope(scope.project, day))

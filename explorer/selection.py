@@ -46,8 +46,9 @@ from tailrace.explorer.conditions import (
     leaves,
 )
 from tailrace.explorer.literals import VERSION_PARTS, VERSION_PATTERN, Literal, Number, Version
-from tailrace.explorer.period import EVER, Period
+from tailrace.explorer.period import DAY, EVER, Period, to_datetime
 from tailrace.explorer.reader import Parameters
+from tailrace.schemas.timestamps import EARLIEST, LATEST
 
 UNIVERSE = (
     "logs",
@@ -100,6 +101,73 @@ def scope_where(scope: Scope, parameters: Parameters) -> str:
             f"trace_ts < fromUnixTimestamp64Micro({parameters.add(scope.period.until, 'Int64')}, 'UTC')"
         )
     return " AND ".join(parts) or "1"
+
+
+def tag_rows(columns: str, scope: Scope, parameters: Parameters, test: str) -> str:
+    """A SELECT of the rows of `tags` in the scope that satisfy a test; rows of whole days are not asked for their time.
+
+    Args:
+        columns: What to select.
+        scope: Where to look.
+        parameters: Where its values go.
+        test: A condition on a row.
+    """
+    return " UNION ALL ".join(
+        f"SELECT {columns} FROM tags WHERE {where} AND {test}" for where in _tag_wheres(scope, parameters)
+    )
+
+
+def _tag_wheres(scope: Scope, parameters: Parameters) -> list[str]:
+    """Conditions on `tags`: each row of the scope satisfies one of them, and no other row does.
+
+    Rows of days that lie wholly in the period are told by their partitions: comparing the times of all of them would take
+    longer than most of what else a slice asks of a row.
+    """
+    since, until = scope.period.since, scope.period.until
+    if not _dated(scope.period):
+        return [scope_where(scope, parameters)]
+    first = None if since is None else -(-since // DAY)
+    last = None if until is None else until // DAY
+    if (first is None and last is None) or (first is not None and last is not None and first >= last):
+        return [scope_where(scope, parameters)]
+    edges = []
+    if first is not None and first * DAY != since:
+        edges.append(f"_partition_id < {parameters.add(_partition(first), 'String')}")
+    if last is not None and last * DAY != until:
+        edges.append(f"_partition_id >= {parameters.add(_partition(last), 'String')}")
+    wheres = [_days_where(scope.project, first, last, parameters)]
+    if edges:
+        wheres.append(f"{scope_where(scope, parameters)} AND ({' OR '.join(edges)})")
+    return wheres
+
+
+def days_where(scope: Scope, parameters: Parameters) -> str:
+    """A condition on `tags` for all rows of the days that the period is in, whatever their time."""
+    since, until = scope.period.since, scope.period.until
+    if not _dated(scope.period):
+        return scope_where(scope, parameters)
+    first = None if since is None else since // DAY
+    last = None if until is None else -(-until // DAY)
+    return _days_where(scope.project, first, last, parameters)
+
+
+def _days_where(project: str | None, first: int | None, last: int | None, parameters: Parameters) -> str:
+    """For days since the epoch, the last of them not included. A partition is a day, named as `toYYYYMMDD` has it."""
+    parts = [] if project is None else [f"project_id = {parameters.add(project, 'String')}"]
+    if first is not None:
+        parts.append(f"_partition_id >= {parameters.add(_partition(first), 'String')}")
+    if last is not None:
+        parts.append(f"_partition_id < {parameters.add(_partition(last), 'String')}")
+    return " AND ".join(parts) or "1"
+
+
+def _partition(day: int) -> str:
+    return f"{to_datetime(day * DAY):%Y%m%d}"
+
+
+def _dated(period: Period) -> bool:
+    """Whether its ends are times that rows can have."""
+    return all(EARLIEST <= end <= LATEST for end in (period.since, period.until) if end is not None)
 
 
 def last_seen(table: str) -> str:
@@ -163,7 +231,8 @@ class _Build:
         bound = [parameters.add(trace_id, "String") for trace_id in ids]
         self._scope = scope
         self._parameters = parameters
-        self._tags_where = where + "".join(f" AND trace_hash = cityHash64({id})" for id in bound)
+        self._where = where
+        self._tags_of = "".join(f" AND trace_hash = cityHash64({id})" for id in bound)
         self._lines_where = where + "".join(f" AND trace_id = {id}" for id in bound)
         self._tags_key = trace_key(scope, "trace_hash")
         self._lines_key = trace_key(scope, "cityHash64(trace_id)")
@@ -204,7 +273,7 @@ class _Build:
                 for table, test in self._line_tests(condition):
                     tests.setdefault((table, type(condition)), []).append((test, bit))
             else:
-                test = tag_test(condition, self._scope, self._tags_where, self._parameters)
+                test = tag_test(condition, self._scope, self._where + self._tags_of, self._parameters)
                 tests.setdefault(("tags", object), []).append((test, bit))
         scans = [
             self._tags(_any(of), _bits(of)) if table == "tags" else self._lines(table, _any(of), _bits(of))
@@ -213,7 +282,8 @@ class _Build:
         return [*scans, self._durations(_any(durations), _bits(durations))] if durations else scans
 
     def _tags(self, test: str, more: str) -> str:
-        return f"SELECT {self._tags_key} AS k, trace_ts AS began{more} FROM tags WHERE {self._tags_where} AND ({test})"
+        columns = f"{self._tags_key} AS k, trace_ts AS began{more}"
+        return tag_rows(columns, self._scope, self._parameters, f"({test}){self._tags_of}")
 
     def _lines(self, table: str, test: str, more: str = "") -> str:
         return (

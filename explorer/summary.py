@@ -17,8 +17,8 @@ from tailrace.explorer.selection import (
     TAG_IDENTITY,
     Scope,
     errors,
-    scope_where,
     selection,
+    tag_rows,
     trace_key,
 )
 from tailrace.explorer.series import step, step_width, to_series
@@ -59,12 +59,12 @@ def summarize(
     parameters = Parameters()
     sql = _question(reader, query, scope, by, width, names, limit, parameters)
     traces: dict[tuple[int, int], tuple[int, int]] = {}
-    described: dict[tuple[int, int, bytes], Metric] = {}
+    described: dict[tuple[int, int, int], Metric] = {}
     groups: list[tuple[int, bytes, bool]] = []
     values_of_tag = 0
-    for part, key, value, absent, name, count, failed, of, *distribution in reader.rows(sql, parameters):
-        if name:
-            described[part, key, name] = to_metric(distribution)
+    for part, key, value, absent, metric, count, failed, of, *distribution in reader.rows(sql, parameters):
+        if metric:
+            described[part, key, metric] = to_metric(distribution)
         else:
             traces[part, key] = count, failed
             if part == _GROUP:
@@ -72,14 +72,20 @@ def summarize(
                 groups.append((key, value, bool(absent)))
 
     def distributions(part: int, key: int) -> dict[str, Metric]:
-        return {name: described.get((part, key, name.encode()), Metric()) for name in names}
+        return {name: described.get((part, key, n), Metric()) for n, name in enumerate(names, 1)}
 
     series: Over | None = None
     if over is not None:
         counted = {key: figures for (part, key), figures in traces.items() if part == _STEP}
         logged = {key for part, key, _ in described if part == _STEP}
         series = to_series(over, counted, logged, lambda step: distributions(_STEP, step))
-    whole, failed = traces.get((_WHOLE, 0), (0, 0))
+    if over is None:
+        whole, failed = traces.get((_WHOLE, 0), (0, 0))
+    else:
+        # Every trace counts in one step.
+        whole, failed = (
+            sum(figures[n] for (part, _), figures in traces.items() if part == _STEP) for n in (0, 1)
+        )
     report = SliceReport(
         slice=text,
         project=scope.project,
@@ -116,20 +122,18 @@ def _question(
     limit: int,
     parameters: Parameters,
 ) -> str:
-    """Rows of: part, key in it, value and absence of a group, name of a metric, traces, errors, groups, distribution."""
+    """Rows of: part, key in it, value and absence of a group, number of a metric, traces, errors, groups, distribution."""
     common = {
         "chosen": selection(query, scope, parameters),
         "failed": errors(scope, parameters),
     }
     inside = "SELECT k FROM chosen" if query.conditions else ""
     count = "count() AS traces, countIf(k IN (SELECT k FROM failed)) AS errors"
+    key, grouped = ("toInt64(0)", "") if width is None else (step("start", width), " GROUP BY key")
     parts = [
-        f"SELECT {_WHOLE} AS part, toInt64(0) AS key, '' AS value, 0 AS absent, '' AS name, {count}, toUInt64(0), {_NOTHING} FROM chosen"
+        f"SELECT {_WHOLE if width is None else _STEP} AS part, {key} AS key, '' AS value, 0 AS absent, 0 AS metric, "
+        f"{count}, toUInt64(0), {_NOTHING} FROM chosen{grouped}"
     ]
-    if width is not None:
-        parts.append(
-            f"SELECT {_STEP}, {step('start', width)} AS key, '', 0, '', {count}, toUInt64(0), {_NOTHING} FROM chosen GROUP BY key"
-        )
     if by is not None:
         common["having"] = _having(scope, by, parameters, inside)
         common["member"] = (
@@ -141,21 +145,21 @@ def _question(
             f"ORDER BY traces DESC, lacks, text LIMIT {parameters.add(limit, 'UInt64')}"
         )
         parts.append(
-            f"SELECT {_GROUP}, reinterpretAsInt64(g), text, lacks, '', traces, errors, groups, {_NOTHING} FROM biggest"
+            f"SELECT {_GROUP}, reinterpretAsInt64(g), text, lacks, 0, traces, errors, groups, {_NOTHING} FROM biggest"
         )
     if names:
         common["logged"] = values(scope, names, parameters, inside)
-        one = f"toString(logged.name), toUInt64(0), toUInt64(0), toUInt64(0), {DISTRIBUTION}"
-        parts.append(f"SELECT {_WHOLE}, toInt64(0), '', 0, {one} FROM logged GROUP BY logged.name")
+        one = f"logged.metric, toUInt64(0), toUInt64(0), toUInt64(0), {DISTRIBUTION}"
+        parts.append(f"SELECT {_WHOLE}, toInt64(0), '', 0, {one} FROM logged GROUP BY logged.metric")
         if width is not None:
             parts.append(
-                f"SELECT {_STEP}, {step('began', width)} AS key, '', 0, {one} FROM logged GROUP BY key, logged.name"
+                f"SELECT {_STEP}, {step('began', width)} AS key, '', 0, {one} FROM logged GROUP BY key, logged.metric"
             )
         if by is not None:
             parts.append(
                 f"SELECT {_GROUP}, reinterpretAsInt64(g), '', 0, {one} FROM logged "
                 "INNER JOIN (SELECT k, g FROM member WHERE g IN (SELECT g FROM biggest)) AS member ON logged.k = member.k "
-                "GROUP BY g, logged.name"
+                "GROUP BY g, logged.metric"
             )
     return f"WITH {reader.shared(common)} {' UNION ALL '.join(parts)}"
 
@@ -163,12 +167,12 @@ def _question(
 def _having(scope: Scope, tag: str, parameters: Parameters, inside: str) -> str:
     """A SELECT of which trace has which values of a tag: `k`, `g` that stands for the value, and `value`, each once."""
     text = "value_hash" if scope.project is not None else "cityHash64(str)"
-    rows = (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k, {text} AS g, str FROM tags "
-        f"WHERE {scope_where(scope, parameters)} AND name = {parameters.add(tag, 'String')}"
+    rows = tag_rows(
+        f"{trace_key(scope, 'trace_hash')} AS k, {text} AS g, str",
+        scope,
+        parameters,
+        f"name = {parameters.add(tag, 'String')}" + (f" AND k IN ({inside})" if inside else ""),
     )
-    if inside:
-        rows += f" AND k IN ({inside})"
     return f"SELECT k, g, any(tag.str) AS value FROM ({rows}) AS tag GROUP BY k, g"
 
 
@@ -184,7 +188,9 @@ def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
 
 
 def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str) -> str:
-    """A SELECT of every number that traces logged under these names, each once: `k`, `began`, `name`, `num`.
+    """A SELECT of every number that traces logged under these names, each once: `k`, `began`, `metric`, `num`.
+
+    `metric` is the place of its name among them, from 1.
 
     Args:
         scope: Where to look.
@@ -192,15 +198,19 @@ def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside:
         parameters: Where values go.
         inside: A SELECT of the keys of the traces that matter; '' for all.
     """
-    rows = (
-        f"SELECT {trace_key(scope, 'trace_hash')} AS k, trace_ts, name, num, {TAG_IDENTITY} AS id FROM tags "
-        f"WHERE {scope_where(scope, parameters)} AND name IN {parameters.add(list(names), 'Array(String)')} "
-        "AND kind IN ('number', 'bool')"
+    if len(names) == 1:
+        metric, named = "1", f"name = {parameters.add(names[0], 'String')}"
+    else:
+        bound = parameters.add(list(names), "Array(String)")
+        metric, named = f"indexOf({bound}, name)", f"name IN {bound}"
+    rows = tag_rows(
+        f"{trace_key(scope, 'trace_hash')} AS k, trace_ts, toUInt32({metric}) AS metric, num, {TAG_IDENTITY} AS id",
+        scope,
+        parameters,
+        f"{named} AND kind IN ('number', 'bool')" + (f" AND k IN ({inside})" if inside else ""),
     )
-    if inside:
-        rows += f" AND k IN ({inside})"
     return (
-        "SELECT tag.k AS k, min(tag.trace_ts) AS began, any(tag.name) AS name, any(tag.num) AS num "
+        "SELECT tag.k AS k, min(tag.trace_ts) AS began, any(tag.metric) AS metric, any(tag.num) AS num "
         f"FROM ({rows}) AS tag GROUP BY tag.k, tag.id"
     )
 
