@@ -90,15 +90,14 @@ def _categories(
 ) -> dict[bytes, Counts]:
     """By name and text, how many traces of each slice have it; rare texts and numbers are taken together as `None`."""
     parameters = Parameters()
-    # As hexadecimal digits, because a name need not be UTF-8, which parameters must be.
-    names = parameters.add([name.hex() for name in left_out], "Array(String)")
+    names = f" AND name NOT IN {parameters.add_texts(left_out)}" if left_out else ""
     sql = (
         "SELECT name, if(rare, '', text) AS value, rare, sum(in_a), sum(in_b) FROM ("
         "SELECT name, text, number, countIf(side = 0) AS in_a, countIf(side = 1) AS in_b, "
         f"number OR in_a + in_b < {_RARE} AS rare "
         "FROM (SELECT member.side AS side, tag.name AS name, tag.kind = 'number' AS number, if(number, '', tag.str) AS text "
         f"FROM (SELECT {trace_key(scope, 'trace_hash')} AS k, name, kind, str FROM tags "
-        f"WHERE {scope_where(scope, parameters)} AND name NOT IN (arrayMap(digits -> unhex(digits), {names}))) AS tag "
+        f"WHERE {scope_where(scope, parameters)}{names}) AS tag "
         f"INNER JOIN ({_sides(slices, scope, parameters)}) AS member ON tag.k = member.k "
         "GROUP BY member.k, side, name, number, text) "
         "GROUP BY name, number, text) GROUP BY name, value, rare"

@@ -62,9 +62,7 @@ def _details(
     known = [time for time in began if time is not None]
     if len(known) == len(ids):
         where += f" AND {within(min(known), max(known), parameters)}"
-    # As hexadecimal digits, because an id need not be UTF-8, which parameters must be.
-    chosen = parameters.add([trace_id.hex() for trace_id in ids], "Array(String)")
-    where += f" AND trace_id IN (arrayMap(digits -> unhex(digits), {chosen}))"
+    where += f" AND trace_id IN {parameters.add_texts(ids)}"
     parts = " UNION ALL ".join(_part(table, where) for table in tables)
     sql = (
         f"SELECT {trace_key(scope, 'cityHash64(trace_id)')} AS k, project_id, trace_id, "

@@ -37,6 +37,10 @@ MAX_VERSIONS = 500
 
 FEW_TEXTS = 20
 """So many are looked up one by one; it takes as long to read some hundred thousand rows as to find one text."""
+_SHORT = 1000
+"""Texts that are longer in all are looked up anew: over HTTP parameters travel in the request line."""
+_ALONE = {"max_threads": 1}
+"""For reading a granule of each part: more threads only wait for one another."""
 _OPERATORS = {
     Operator.GREATER: operator.gt,
     Operator.GREATER_OR_EQUAL: operator.ge,
@@ -94,8 +98,9 @@ def _satisfies(version: Version | None, condition: Comparison) -> bool:
 def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
     """Texts of a name, where they seem to be few: each is found in the index, behind the one before it.
 
-    All that it has as a string in the period are among them; those of other kinds and of the rest of the period's first
-    and last day may be. Without a project the index does not help.
+    All that it has as a string in the period are among them. Others that it has or had may be: they do no harm, and so
+    those that were found for an earlier question are only looked at for what they lack. Without a project the index does
+    not help.
     """
     if scope.project is None:
         return None
@@ -106,19 +111,35 @@ def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
     )
     if reader.rows(few, parameters)[0][0] > FEW_TEXTS:
         return None
-    found: list[bytes] = []
+    found = reader.texts.setdefault((scope.project, name), [])
+    if 0 < sum(map(len, found)) <= _SHORT and not _others(reader, name, scope, found):
+        return [to_text(text) for text in found]
+    found.clear()
     while True:
         parameters = Parameters()
         where = f"{days_where(scope, parameters)} AND name = {parameters.add(name, 'String')}"
         if found:
-            # As hexadecimal digits, because a text need not be UTF-8, which parameters must be.
-            where += f" AND str > unhex({parameters.add(found[-1].hex(), 'String')})"
-        rows = reader.rows(f"SELECT str FROM tags WHERE {where} ORDER BY str LIMIT 1", parameters)
+            where += f" AND str > {parameters.add_texts(found[-1:])}"
+        rows = reader.rows(f"SELECT str FROM tags WHERE {where} ORDER BY str LIMIT 1", parameters, _ALONE)
         if not rows:
             return [to_text(text) for text in found]
         found.append(rows[0][0])
         if len(found) > 2 * FEW_TEXTS:
+            found.clear()
             return None
+
+
+def _others(reader: Reader, name: str, scope: Scope, known: list[bytes]) -> bool:
+    """Whether a name has another text than those that are known: the index tells, but for where one text follows another."""
+    parameters = Parameters()
+    return bool(
+        reader.rows(
+            f"SELECT 1 FROM tags WHERE {days_where(scope, parameters)} AND name = {parameters.add(name, 'String')} "
+            f"AND str NOT IN {parameters.add_texts(known)} LIMIT 1",
+            parameters,
+            _ALONE,
+        )
+    )
 
 
 def _replaced(expression: Expression, known: dict[Comparison, Expression]) -> Expression:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tailrace.schemas.clickhouse.connection import error_code, translate
@@ -31,6 +31,11 @@ class Parameters:
         self._values[name] = value
         return f"{{{name}:{type}}}"
 
+    def add_texts(self, texts: Iterable[bytes]) -> str:
+        """Remember texts that need not be UTF-8, which parameters must be, and return what follows IN."""
+        placeholders = (self.add(text.hex(), "String") for text in texts)
+        return f"({', '.join(f'unhex({one})' for one in placeholders)})"
+
     @property
     def values(self) -> Mapping[str, Any]:
         """By name, as the driver takes them."""
@@ -48,6 +53,8 @@ class Reader:
     def __init__(self, client: Any, max_seconds: float = MAX_SECONDS) -> None:
         self._client = client
         self._max_seconds = max_seconds
+        self.texts: dict[tuple[str, str], list[bytes]] = {}
+        """By project and name, texts that a tag was seen to have, where they are few."""
         self._keeps: bool | None = None
         self._settings: dict[str, Any] = {**_SETTINGS, "max_execution_time": max_seconds}
 
@@ -66,15 +73,22 @@ class Reader:
         once = "MATERIALIZED " if self._keeps and self._settings else ""
         return ", ".join(f"{name} AS {once}({sql})" for name, sql in tables.items())
 
-    def rows(self, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
+    def rows(
+        self, sql: str, parameters: Parameters, settings: Mapping[str, Any] | None = None
+    ) -> list[tuple[Any, ...]]:
         """All rows. Strings are bytes: what is stored need not be UTF-8.
+
+        Args:
+            sql: The query.
+            parameters: Its values.
+            settings: ClickHouse's, for this query, where this user may change settings.
 
         Raises:
             ClickHouseUnavailable: Nothing answers, or it is overloaded.
             ClickHouseRejected: It refuses, or the answer takes too long or too much memory; `SchemaMismatch` when
                 tables are missing.
         """
-        result = self._run(self._client.query, sql, parameters, {})
+        result = self._run(self._client.query, sql, parameters, settings or {})
         return list(result.result_rows)
 
     def blocks(

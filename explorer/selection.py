@@ -434,7 +434,7 @@ class _Value:
             bound = self._parameters.add(list(texts), "Array(String)")
             plain, hashed = (
                 f"str IN {bound}",
-                f"value_hash IN (arrayMap(text -> {self._hash('text')}, {bound}))",
+                f"value_hash IN (SELECT {self._hash('text')} FROM (SELECT arrayJoin({bound}) AS text))",
             )
         return (plain if self._project is None else hashed), plain
 

@@ -148,7 +148,7 @@ def _question(
             f"SELECT {_GROUP}, reinterpretAsInt64(g), text, lacks, 0, traces, errors, groups, {_NOTHING} FROM biggest"
         )
     if names:
-        common["logged"] = values(scope, names, parameters, inside)
+        common["logged"] = values(scope, names, parameters, inside, timed=width is not None)
         one = f"logged.metric, toUInt64(0), toUInt64(0), toUInt64(0), {DISTRIBUTION}"
         parts.append(f"SELECT {_WHOLE}, toInt64(0), '', 0, {one} FROM logged GROUP BY logged.metric")
         if width is not None:
@@ -187,8 +187,8 @@ def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
     return traces, failed
 
 
-def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str) -> str:
-    """A SELECT of every number that traces logged under these names, each once: `k`, `began`, `metric`, `num`.
+def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside: str, *, timed: bool) -> str:
+    """A SELECT of every number that traces logged under these names, each once: `k`, `metric`, `num`, and `began`.
 
     `metric` is the place of its name among them, from 1.
 
@@ -197,6 +197,7 @@ def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside:
         names: Of the tags.
         parameters: Where values go.
         inside: A SELECT of the keys of the traces that matter; '' for all.
+        timed: With `began`, which takes a while to read.
     """
     if len(names) == 1:
         metric, named = "1", f"name = {parameters.add(names[0], 'String')}"
@@ -204,13 +205,13 @@ def values(scope: Scope, names: tuple[str, ...], parameters: Parameters, inside:
         bound = parameters.add(list(names), "Array(String)")
         metric, named = f"indexOf({bound}, name)", f"name IN {bound}"
     rows = tag_rows(
-        f"{trace_key(scope, 'trace_hash')} AS k, trace_ts, toUInt32({metric}) AS metric, num, {TAG_IDENTITY} AS id",
+        f"{trace_key(scope, 'trace_hash')} AS k, {'trace_ts, ' if timed else ''}toUInt32({metric}) AS metric, num, {TAG_IDENTITY} AS id",
         scope,
         parameters,
         f"{named} AND kind IN ('number', 'bool')" + (f" AND k IN ({inside})" if inside else ""),
     )
     return (
-        "SELECT tag.k AS k, min(tag.trace_ts) AS began, any(tag.metric) AS metric, any(tag.num) AS num "
+        f"SELECT tag.k AS k, {'min(tag.trace_ts) AS began, ' if timed else ''}any(tag.metric) AS metric, any(tag.num) AS num "
         f"FROM ({rows}) AS tag GROUP BY tag.k, tag.id"
     )
 

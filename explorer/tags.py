@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from tailrace.explorer.answers import TagDetail, TagSummary, ValueCount
@@ -68,24 +69,28 @@ def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSumma
     if name is not None:
         where += f" AND name = {parameters.add(name, 'String')}"
     sql = (
-        "SELECT name, arraySort(groupUniqArray(toString(kind))), arraySort(groupUniqArray(type)), "
-        "arraySort(groupUniqArrayIf(group, group != '')), uniqCombined64Merge(12)(lines) AS count, "
+        "SELECT name, groupUniqArray((toString(kind), type, group)), uniqCombined64Merge(12)(lines) AS count, "
         "uniqCombined64Merge(12)(texts), min(low), max(high) "
         f"FROM tag_stats WHERE {where} GROUP BY name ORDER BY count DESC, name"
     )
     return tuple(
         TagSummary(
             name=to_text(name),
-            kinds=tuple(to_text(kind) for kind in kinds),
-            types=tuple(to_text(type) for type in types),
-            groups=tuple(to_text(group) for group in groups),
+            kinds=_distinct(seen[0] for seen in logged),
+            types=_distinct(seen[1] for seen in logged),
+            groups=_distinct(seen[2] for seen in logged if seen[2]),
             lines=lines,
             values=texts,
             low=low if math.isfinite(low) else None,
             high=high if math.isfinite(high) else None,
         )
-        for name, kinds, types, groups, lines, texts, low, high in reader.rows(sql, parameters)
+        # So few rows that starting a second thread takes longer than they do.
+        for name, logged, lines, texts, low, high in reader.rows(sql, parameters, {"max_threads": 1})
     )
+
+
+def _distinct(texts: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(to_text(text) for text in sorted(set(texts)))
 
 
 def _day(moment: datetime) -> int:

@@ -42,7 +42,7 @@ from typing import Any
 
 from tailrace.explorer.explorer import Explorer
 from tailrace.explorer.period import Period
-from tailrace.schemas.clickhouse.connection import Dsn, connect
+from tailrace.schemas.clickhouse.connection import Dsn, connect, open_another
 from tailrace.schemas.clickhouse.migrate import migrate
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -265,10 +265,13 @@ def ask(client: Any) -> None:
         print(f"{name:42} {here:8.1f} ms  {peer}", flush=True)
 
 
-def ask_while_inserting(client: Any, traces: int) -> None:
+def ask_while_inserting(client: Any, writer: Any, traces: int) -> None:
     """Times them once more while another thread inserts lines without a pause, and prints how much slower they are.
 
-    An embedded engine answers one statement after the other: a question waits for the insert that is under way.
+    Args:
+        client: Asks.
+        writer: Inserts. A client of its own, as in `tailrace up`: one client takes one statement after the other.
+        traces: How many there are.
     """
     done = threading.Event()
     inserted = 0
@@ -279,7 +282,7 @@ def ask_while_inserting(client: Any, traces: int) -> None:
         parameters = {**_parameters(traces, 0), "count": BATCH}
         parameters["start"] -= _DAY * DAYS
         while not done.is_set():
-            client.command(_line(names, 0), parameters={**parameters, "first": inserted})
+            writer.command(_line(names, 0), parameters={**parameters, "first": inserted})
             inserted += BATCH
 
     before = {name: median(ours) for name, ours, _ in questions(client)}
@@ -322,7 +325,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tailrace-slices-") as scratch:
         home = arguments.keep or Path(scratch) / "db"
         there = (home / "metadata").exists()
-        with closing(connect(Dsn.parse(f"chdb://{home}"), create_database=True)) as client:
+        dsn = Dsn.parse(f"chdb://{home}")
+        with closing(connect(dsn, create_database=True)) as client:
             if not there:
                 migrate(client)
                 print(
@@ -335,7 +339,8 @@ def main() -> None:
             sizes(client, arguments.traces)
             ask(client)
             if arguments.inserting:
-                ask_while_inserting(client, arguments.traces)
+                with closing(open_another(dsn)) as writer:
+                    ask_while_inserting(client, writer, arguments.traces)
 
 
 if __name__ == "__main__":

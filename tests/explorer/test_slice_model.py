@@ -687,6 +687,17 @@ def test_a_slice_is_what_a_naive_evaluator_says(
     compare_with_model(client, keys, lines, forms, mixed, figures)
 
 
+def test_a_version_that_is_logged_later_is_found(client: Any) -> None:
+    """An explorer remembers which versions it saw, and still counts the traces of one that it did not."""
+    truncate(client)
+    explorer = Explorer(client)
+    for n, version in enumerate(["1.9.0", "1.10.0", "2.0.0", "1.11.0"]):
+        tags = (stored_tag("ver", version), stored_tag("x", "1"))
+        store(client, [Line("tag_lines", f"t{n}", START + n, n, tags=tags)])
+        for _ in range(2):
+            assert explorer.slice("ver>=1.10.0 && x==1", project="p").traces == n
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @settings(differential, max_examples=500)
