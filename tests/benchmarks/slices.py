@@ -4,27 +4,33 @@
     cd tests && python -m benchmarks.slices 900000 --keep DIR  # reuse DIR next time
 
 Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven, in milliseconds, chDB 26.9, two
-shared cores with a load of 1 to 2, 99 million tags in 31 parts; in brackets what the same question to the Map takes:
+cores that other work shared (load 3 to 5 in the long run, 6 in the short one: a quiet machine answers in less); "times" says how much longer
+the same question to the Map takes in the same run:
 
-    latest 50 of a slice, 1 day                           75 to 97
-    by hour, three filters, one client (0.3 % of traces)  1420 to 1460   (6850)   4.7 times
-    by hour, three filters, a tenth of the traces         2280 to 2930   (7580)   2.6 to 3.3 times
-    compared by a tag, one client                         1550 to 1710   (5090)   3.3 times
-    compared by a tag, a tenth of the traces              2610 to 3420   (6940)   2.1 to 2.4 times
-    one trace                                             23 to 27
-    tag names                                             10 to 13
+    tags                                                  11 million          99 million
+    latest 50 of a slice, 1 day                             41                  60
+    by hour, three filters, one client (0.3 % of traces)   252   2.4 times     854   7.2 times
+    by hour, three filters, a tenth of the traces          380   4.4 times    1177   3.9 times
+    compared by a tag, one client                          685   2.6 times     790   7.9 times
+    compared by a tag, a tenth of the traces              1463   0.7 times    3306   4.0 times
+    one trace                                               23                  22
+    tag names                                               11                  12
+    bytes on disk a tag, tags and tag_lines                 24.1 and 10.7       22.7 and 10.4 (the Map: 4)
 
-Measured while trace_ts was packed with Delta before T64, and while whole days were left to partition pruning: what it is now, T64 alone and a
-comparison of every time, costs some 20 ns a row more.
+The load changed during the last comparison of the short run. At a load of 2 to 3, asked in turns with the version before, the
+two by hour took 775 and 1367 ms at 99 million (896 and 1419), and 1.35 and 2.45 seconds of CPU.
 
-Inserts through the views: 100,000 to 190,000 tags a second. On disk 22.6 bytes a tag in tags (8 each for trace and line, which are
-hashes, 3.2 and 2.3 for the two times, 0.6 for value_hash) and 10 in tag_lines, against 4 in the Map, which knows neither line nor type.
+Inserts through the views: 100,000 to 190,000 tags a second. Of the bytes in tags 8 each are for trace and line, which are hashes, 3.2 and 2.3 for
+the two times, 0.6 for value_hash; the Map knows neither line nor type.
 
-Where the time goes, in nanoseconds of CPU a row that is looked at: 7 for its hash, 6 for each comparison with a project or a name, 30
-to look it up among 25,000 traces and 65 among a million, which no cache holds, 41 for its time packed with ZSTD and 19 as it is
-now, 50 for its text. So conditions compare value_hash and read no text. What `--by` shows reads it once a row.
-An embedded engine answers one statement after the other: while another thread inserts 220,000 tags at a time without a
-pause, the latest 50 take 26 times as long (2.6 s) and the first of the two by hour 13 times (16 s).
+Where the time goes, in nanoseconds of CPU a row that is looked at: 3 for each comparison with a project, a name or a kind, 14 to 20 to look it up
+among 25,000 traces, 35 among a million and 60 among two million, which no cache holds; 15 for its time, which is only read on a period's first and
+last day, and where a time series asks for it; 20 for what tells a tag that is stored twice. Conditions compare value_hash and read no text.
+Tried without gain: partitions of the hashes by groupArray with arrayIntersect or arrayEnumerateDense (90 to 100 a row), semi joins with their
+filters (as a set), bitmaps (90 and more), other block sizes, no compilation.
+
+While another client of the same embedded engine inserts 220,000 tags at a time without a pause (153,000 a second), questions take 1 to 1.9 times as
+long. One client takes one statement after the other: behind the inserts of its own client a question waits for each.
 """
 
 from __future__ import annotations
