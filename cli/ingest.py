@@ -21,6 +21,7 @@ from tailrace.cli.logs import say
 from tailrace.cli.metrics_address import MetricsAddress, serving, worker_address
 from tailrace.cli.options import ClickHouse, Format, Group, Kafka, MaxLineBytes, Once, ReportFormat, Topic
 from tailrace.cli.progress import shown_while
+from tailrace.cli.tracing import Exporter, Traces, traced
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tailrace.ingestor.settings import IngestSettings
     from tailrace.schemas.clickhouse.connection import Dsn
     from tailrace.schemas.kafka import KafkaConnection
+    from tailrace.schemas.spans import Spans
 
 
 def ingest(
@@ -58,6 +60,7 @@ def ingest(
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     max_dead_letters: MaxDeadLetters = "",
     metrics_address: MetricsAddress = "",
+    traces: Traces = Exporter.off,
     format: Format = ReportFormat.table,
 ) -> None:
     """Bring lines from Kafka into ClickHouse, each exactly once.
@@ -91,14 +94,22 @@ def ingest(
         session_timeout=session_timeout,
     )
     kafka_connection = KafkaConnection.from_environ(kafka, environment())
-    stats, seconds = asyncio.run(_ingest(kafka_connection, dsn, settings, max_dead_letters, metrics_address))
+    with traced(traces, "ingest") as spans:
+        stats, seconds = asyncio.run(
+            _ingest(kafka_connection, dsn, settings, max_dead_letters, metrics_address, spans)
+        )
     report(stats, seconds, format)
     if once:
         exit_if_exceeded(max_dead_letters, stats)
 
 
 async def _ingest(
-    kafka: KafkaConnection, dsn: Dsn, settings: IngestSettings, max_dead_letters: str, metrics_address: str
+    kafka: KafkaConnection,
+    dsn: Dsn,
+    settings: IngestSettings,
+    max_dead_letters: str,
+    metrics_address: str,
+    spans: Spans,
 ) -> tuple[InsertStats, float]:
     """What was stored, and in how many seconds."""
     from tailrace.ingestor.insert import ClickHouseWriter
@@ -116,7 +127,7 @@ async def _ingest(
     async with serving(metrics_address) as observed:
         client = await _patiently(open_database, settings.once)
         try:
-            ingestor = Ingestor(kafka, ClickHouseWriter(client, str(dsn)), settings)
+            ingestor = Ingestor(kafka, ClickHouseWriter(client, str(dsn)), settings, spans=spans)
             observed.append(IngestorObserved(ingestor, settings))
             began = time.monotonic()
             await _run(ingestor, max_dead_letters)

@@ -30,9 +30,11 @@ from tailrace.cli.options import (
 from tailrace.cli.progress import rate, shown_while, size
 from tailrace.cli.reload import hold_hangup, reloaded_by_hangup
 from tailrace.cli.signals import stopped_by_signals
+from tailrace.cli.tracing import Exporter, Traces, traced
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tailrace.schemas.spans import Spans
     from tailrace.shipper.produce import KafkaWriter
     from tailrace.shipper.settings import ShipperSettings
     from tailrace.shipper.stats import Stats
@@ -112,6 +114,7 @@ def ship(
     follow_links: FollowLinks = False,
     log_rate: LogRate = 0,
     metrics_address: MetricsAddress = "",
+    traces: Traces = Exporter.off,
     format: Format = ReportFormat.table,
 ) -> None:
     """Ship the lines of log files to Kafka, each exactly once.
@@ -148,7 +151,7 @@ def ship(
         },
         kafka,
     )
-    stats = asyncio.run(_ship(ctx, settings, metrics_address))
+    stats = asyncio.run(_ship(ctx, settings, metrics_address, traces))
     if format is ReportFormat.json:
         report = {
             **stats.report(),
@@ -174,21 +177,24 @@ def _settings(values: dict[str, Any], brokers: str) -> ShipperSettings:
     return ShipperSettings.from_mapping(values, KafkaConnection.from_environ(brokers, environment()))
 
 
-async def _ship(ctx: typer.Context, settings: ShipperSettings, metrics_address: str) -> Stats:
+async def _ship(
+    ctx: typer.Context, settings: ShipperSettings, metrics_address: str, traces: Exporter
+) -> Stats:
     from tailrace.shipper.memory import keep_buffers
     from tailrace.shipper.metrics import ShipperObserved
     from tailrace.shipper.run import Shipper
 
     keep_buffers()
-    delivery = _delivery(settings)
-    shipper: Shipper[Any] = Shipper(settings, delivery.delivery)
-    async with (
-        serving(metrics_address) as observed,
-        reloaded_by_hangup(ctx, shipper.follow, once=settings.once),
-        stopped_by_signals(shipper.stop),
-    ):
-        observed.append(ShipperObserved(shipper, settings, delivery.writer))
-        await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
+    with traced(traces, "ship") as spans:
+        delivery = _delivery(settings, spans)
+        shipper: Shipper[Any] = Shipper(settings, delivery.delivery, spans=spans)
+        async with (
+            serving(metrics_address) as observed,
+            reloaded_by_hangup(ctx, shipper.follow, once=settings.once),
+            stopped_by_signals(shipper.stop),
+        ):
+            observed.append(ShipperObserved(shipper, settings, delivery.writer))
+            await shown_while(shipper.run(), lambda seconds: _progress_line(shipper.stats, seconds))
     return shipper.stats
 
 
@@ -204,7 +210,7 @@ class _Delivery(NamedTuple):
     writer: KafkaWriter
 
 
-def _delivery(settings: ShipperSettings) -> _Delivery:
+def _delivery(settings: ShipperSettings, spans: Spans) -> _Delivery:
     from tailrace.shipper.checkpoint import Checkpoint
     from tailrace.shipper.deliver import CheckpointedDelivery
     from tailrace.shipper.produce import KafkaSink
@@ -215,8 +221,8 @@ def _delivery(settings: ShipperSettings) -> _Delivery:
     if kafka is None:
         raise ConfigError("no Kafka brokers are given: --kafka HOST:PORT")
     if settings.delivery == "exactly-once":
-        transactional = TransactionalDelivery(kafka, settings.shipper_id, settings.max_line_bytes)
+        transactional = TransactionalDelivery(kafka, settings.shipper_id, settings.max_line_bytes, spans)
         return _Delivery(transactional, transactional.writer)
     path = settings.checkpoint or default_checkpoint(settings.shipper_id, os.environ)
-    sink = KafkaSink(kafka, settings.max_line_bytes)
+    sink = KafkaSink(kafka, settings.max_line_bytes, spans)
     return _Delivery(CheckpointedDelivery(sink, Checkpoint(path), connect=sink.open), sink.writer)

@@ -35,6 +35,7 @@ from tailrace.cli.progress import shown_while, size
 from tailrace.cli.reload import hold_hangup, reloaded_by_hangup
 from tailrace.cli.setting import Setting
 from tailrace.cli.signals import stopped_by_signals
+from tailrace.cli.tracing import Exporter, Traces, traced
 from tailrace.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def up(
     max_line_bytes: MaxLineBytes = 8 * 1024 * 1024,
     max_dead_letters: MaxDeadLetters = "",
     metrics_address: MetricsAddress = "",
+    traces: Traces = Exporter.off,
     format: Format = ReportFormat.table,
 ) -> None:
     """Follow log files and store their lines in ClickHouse, each exactly once. No Kafka, no server.
@@ -122,7 +124,7 @@ def up(
     )
     serves = dsn.embedded and (http or not once) and http != "off"
     front = _front_settings(http, http_tls_cert, http_tls_key) if serves else None
-    asyncio.run(_up(ctx, dsn, settings, front, max_dead_letters, metrics_address, format))
+    asyncio.run(_up(ctx, dsn, settings, front, max_dead_letters, metrics_address, traces, format))
 
 
 async def _up(
@@ -132,6 +134,7 @@ async def _up(
     front_settings: FrontSettings | None,
     max_dead_letters: str,
     metrics_address: str,
+    traces: Exporter,
     format: ReportFormat,
 ) -> None:
     from tailrace.ingestor.embedded import EmbeddedSink
@@ -145,6 +148,7 @@ async def _up(
 
     began = time.monotonic()
     async with AsyncExitStack() as stack:
+        spans = stack.enter_context(traced(traces, "up"))
         observed = await stack.enter_async_context(serving(metrics_address))
         client = connection.open_engine(dsn) if dsn.embedded else connection.connect(dsn)
         stack.callback(client.close)
@@ -163,8 +167,8 @@ async def _up(
 
                 front = await stack.enter_async_context(Front(dsn, front_settings, intake))
                 say(f"ClickHouse HTTP interface: {front.url}")
-        sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes)
-        shipper = Shipper(settings, CheckpointedDelivery(sink, checkpoint))
+        sink = EmbeddedSink(ClickHouseWriter(client, str(dsn)), settings.max_line_bytes, spans=spans)
+        shipper = Shipper(settings, CheckpointedDelivery(sink, checkpoint), spans=spans)
         observed += [ShipperObserved(shipper, settings), InserterObserved(sink.inserter)]
 
         def line(seconds: float) -> str:

@@ -26,6 +26,7 @@ from tailrace.ingestor.settings import IngestSettings
 from tailrace.schemas.errors import KafkaRefused, KafkaUnavailable
 from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
+from tailrace.schemas.spans import TRACE_HEADER
 from tailrace.schemas.streams import KafkaOffset, next_offset
 
 log = logging.getLogger("tailrace.ingestor")
@@ -350,8 +351,10 @@ def to_take(before: int, sizes: Sequence[int]) -> int:
 
 
 def _message(record: Any) -> Message:
-    oversized = 0
+    oversized, trace = 0, b""
     for name, value in record.headers:
         if name == OVERSIZED_HEADER and value.isdigit():
             oversized = int(value)
-    return Message(record.offset, record.value, record.key, oversized)
+        elif name == TRACE_HEADER:
+            trace = value
+    return Message(record.offset, record.value, record.key, oversized, trace)

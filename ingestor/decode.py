@@ -77,12 +77,14 @@ class Message:
         value: `None` for a tombstone.
         key: `<file id>@<byte>` when our shipper wrote it.
         oversized: Length of the whole line when `value` is only its head, else 0.
+        trace: Names the shipper's span, where it has one.
     """
 
     offset: int
     value: bytes | None
     key: bytes | None = None
     oversized: int = 0
+    trace: bytes = b""
 
 
 @dataclass(slots=True)

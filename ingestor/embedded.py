@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter
 from tailrace.ingestor.settings import RetryPolicy
+from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
 
 
@@ -22,13 +23,20 @@ class EmbeddedSink:
         writer: Where rows go.
         max_line_bytes: A longer line becomes a dead letter.
         retry: How to wait while ClickHouse is away.
+        spans: Where each insert tells about itself.
     """
 
     idempotent = True
 
-    def __init__(self, writer: TableWriter, max_line_bytes: int, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        writer: TableWriter,
+        max_line_bytes: int,
+        retry: RetryPolicy | None = None,
+        spans: Spans = NO_SPANS,
+    ) -> None:
         self._executor = ThreadPoolExecutor(1, "tailrace-insert")
-        self._inserter = Inserter(writer, self._executor, retry or RetryPolicy())
+        self._inserter = Inserter(writer, self._executor, retry or RetryPolicy(), spans=spans)
         self._max_line_bytes = max_line_bytes
 
     @property

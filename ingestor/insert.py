@@ -36,6 +36,7 @@ from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import RetryableError, RowsRejected, TailraceError
 from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.metrics import Latency
+from tailrace.schemas.spans import NO_SPANS, Attributes, SpanKind, Spans, during
 
 log = logging.getLogger("tailrace.ingestor")
 
@@ -288,6 +289,7 @@ class Inserter:
         retry: How to wait while the writer's side is away.
         clock: Seconds since the epoch.
         monotonic: Seconds for durations.
+        spans: Where each insert tells about itself, below the span that is current.
     """
 
     def __init__(
@@ -297,12 +299,14 @@ class Inserter:
         retry: RetryPolicy,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._writer = writer
         self._executor = executor
         self._retry = retry
         self._clock = clock
         self._monotonic = monotonic
+        self._spans = spans
         self._calls = 0  # under way, or waiting to be made again
         self._asked: Future[None] | None = None
         self.stats = InsertStats()
@@ -375,6 +379,14 @@ class Inserter:
 
     def _stored(self, batch: DecodedBatch) -> None:
         self.stats.add(batch)
+        self._spans.note(
+            {
+                "tailrace.lines": batch.lines,
+                "tailrace.rows": batch.rows,
+                "tailrace.dead_letters": sum(span.dead_letters for span in batch.spans),
+                "tailrace.bytes": batch.bytes,
+            }
+        )
         self.times.stored_at = self._clock()
         newest = newest_event(batch, self.times.stored_at)
         if newest is not None:
@@ -448,7 +460,14 @@ class Inserter:
         that is not replicated notes the token before it renames the part into place). Then it drops the
         repetition too. So after any insert that may not be the first under its token, the rows are looked for.
         """
-        _, failures = await self._attempt(self._timed_insert, table, rows, token)
+        about: Attributes = {
+            "db.system.name": "clickhouse",
+            "db.operation.name": "INSERT",
+            "db.collection.name": table,
+            "tailrace.rows": rows.num_rows,
+        }
+        with during(self._spans.begin(f"INSERT {table}", SpanKind.CLIENT, about)):
+            _, failures = await self._attempt(self._timed_insert, table, rows, token)
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):

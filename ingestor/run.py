@@ -25,6 +25,7 @@ from tailrace.ingestor.settings import IngestSettings
 from tailrace.schemas.crash import crash_point
 from tailrace.schemas.health import Reach
 from tailrace.schemas.kafka import KafkaConnection
+from tailrace.schemas.spans import NO_SPANS, Span, SpanKind, Spans, during
 from tailrace.schemas.streams import KafkaOffset
 
 log = logging.getLogger("tailrace.ingestor")
@@ -148,6 +149,7 @@ class Ingestor:
         settings: The rest.
         monotonic: Seconds for ages of batches.
         clock: Seconds since the epoch, for intents and dead letters.
+        spans: Where each batch tells about itself.
     """
 
     def __init__(
@@ -157,14 +159,16 @@ class Ingestor:
         settings: IngestSettings,
         monotonic: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
+        spans: Spans = NO_SPANS,
     ) -> None:
+        self._spans = spans
         self._settings = settings
         self._monotonic = monotonic
         self._clock = clock
         self._consumer = PartitionConsumer(connection, settings, self._assigned, self._revoked)
         self._decode_thread = ThreadPoolExecutor(1, "tailrace-decode")
         self._insert_thread = ThreadPoolExecutor(1, "tailrace-insert")
-        self._inserter = Inserter(writer, self._insert_thread, settings.retry, clock)
+        self._inserter = Inserter(writer, self._insert_thread, settings.retry, clock, spans=spans)
         self._partitions: dict[int, _Partition] = {}
         self._targets: dict[int, KafkaOffset] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -286,14 +290,15 @@ class Ingestor:
         """Decode while an earlier batch is inserted; then intent, inserts, ledger, in the order of the batches."""
         loop = asyncio.get_running_loop()
         try:
-            decoding = loop.run_in_executor(self._decode_thread, self._decode, number, batch)
-            async with self._in_order:
-                decoded = await decoding
-                if self._partitions.get(number) is not partition or partition.stored != batch.start:
-                    # The partition went to another member, or the batch before this one failed: an intent now
-                    # would commit past what is stored.
-                    return
-                await self._store(number, partition, batch, decoded, announced)
+            with during(self._span(number, batch, announced)):
+                decoding = loop.run_in_executor(self._decode_thread, self._decode, number, batch)
+                async with self._in_order:
+                    decoded = await decoding
+                    if self._partitions.get(number) is not partition or partition.stored != batch.start:
+                        # The partition went to another member, or the batch before this one failed: an intent now
+                        # would commit past what is stored.
+                        return
+                    await self._store(number, partition, batch, decoded, announced)
         except PartitionLost:
             log.info(
                 "partition %d went to another member before [%d, %d) was begun",
@@ -305,6 +310,26 @@ class Ingestor:
             partition.lost = True
         finally:
             partition.in_flight -= 1
+
+    def _span(self, number: int, batch: Gathering, announced: float | None) -> Span:
+        """Links to the shippers' spans of its messages; what became of its lines is noted when they are stored."""
+        topic = self._settings.topic
+        return self._spans.begin(
+            f"process {topic}",
+            SpanKind.CONSUMER,
+            {
+                "messaging.system": "kafka",
+                "messaging.operation.name": "process",
+                "messaging.operation.type": "process",
+                "messaging.destination.name": topic,
+                "messaging.destination.partition.id": str(number),
+                "messaging.consumer.group.name": self._settings.group,
+                "messaging.batch.message_count": len(batch.messages),
+                "tailrace.streams": [f"{topic}/{number}[{batch.start},{batch.end})"],
+                "tailrace.again": announced is not None,
+            },
+            links=(message.trace for message in batch.messages if message.trace),
+        )
 
     def _origin(self, number: int, offset: KafkaOffset) -> dict[str, object]:
         """Fields of a log line about a place in a partition."""

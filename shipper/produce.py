@@ -24,6 +24,7 @@ from aiokafka import errors as kafka
 from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
+from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
 from tailrace.shipper.record_batch import RecordBatch
@@ -105,10 +106,15 @@ class KafkaWriter:
         settings: Where to write.
         max_line_bytes: The longest line that comes whole.
         transactional_id: Writes in transactions under this id; `None` for none.
+        spans: Messages name the span that is current while they are made.
     """
 
     def __init__(
-        self, settings: KafkaSettings, max_line_bytes: int, transactional_id: str | None = None
+        self,
+        settings: KafkaSettings,
+        max_line_bytes: int,
+        transactional_id: str | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self.settings = settings
         self.brokers = settings.connection.brokers
@@ -116,6 +122,7 @@ class KafkaWriter:
         self.reach = Reach(f"Kafka at {self.brokers}")
         self.fenced = 0  # transactions that the broker gave up, with nobody who took over
         self._max_line_bytes = max_line_bytes
+        self._spans = spans
         self._producer: Any = None
         self._partitions = 0
         self._batch_bytes = BATCH_BYTES
@@ -197,6 +204,7 @@ class KafkaWriter:
         now = int(time.time() * 1000)
         if not self._partitions:
             raise KafkaUnavailable("open comes before encode")
+        trace = self._spans.headers()
 
         def begin(partition: int) -> RecordBatch:
             batch = RecordBatch(
@@ -216,13 +224,17 @@ class KafkaWriter:
             file_id = chunk.file.id.encode()
             for position, value, headers in self._values(chunk):
                 key = b"%b@%d" % (file_id, position)
-                if not batch.append(key, value, headers):
+                if not batch.append(key, value, headers + trace):
                     batch.close()
                     batch = begin(partition)
-                    batch.append(key, value, headers)
+                    batch.append(key, value, headers + trace)
             messages.lines += _lines(chunk)
         for batch in open_batches.values():
             batch.close()
+        count_of_messages = sum(batch.record_count() for _, batch in messages.batches)
+        self._spans.note(
+            {"messaging.batch.message_count": count_of_messages, "tailrace.lines": messages.lines}
+        )
         return messages
 
     def _values(self, chunk: FileChunk) -> Iterator[tuple[int, memoryview, list[tuple[str, bytes]]]]:
@@ -352,8 +364,8 @@ class KafkaSink:
 
     idempotent = False
 
-    def __init__(self, settings: KafkaSettings, max_line_bytes: int) -> None:
-        self._writer = KafkaWriter(settings, max_line_bytes)
+    def __init__(self, settings: KafkaSettings, max_line_bytes: int, spans: Spans = NO_SPANS) -> None:
+        self._writer = KafkaWriter(settings, max_line_bytes, spans=spans)
 
     @property
     def writer(self) -> KafkaWriter:

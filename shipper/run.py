@@ -15,11 +15,13 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from tailrace.schemas.spans import NO_SPANS, Span, Spans, during
 from tailrace.schemas.streams import Prepared
 from tailrace.shipper.checkpoint import Progress
 from tailrace.shipper.deliver import Delivery
 from tailrace.shipper.discover import watched_directories
 from tailrace.shipper.settings import ShipperSettings
+from tailrace.shipper.spans import begin
 from tailrace.shipper.stats import Stats
 from tailrace.shipper.tail import Batch, Tailer
 from tailrace.shipper.watch import Watch
@@ -42,6 +44,7 @@ class Shipper(Generic[P]):
         settings: What to read.
         delivery: Where to, and where progress is kept; closed when `run` ends.
         on_progress: Called in the loop with the current counts, ten times a second at most, and at the end.
+        spans: Where each batch tells about itself, from its reading to its acknowledgement.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Shipper(Generic[P]):
         settings: ShipperSettings,
         delivery: Delivery[P],
         on_progress: Callable[[Stats], None] | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self.stats = Stats()
+        self._spans = spans
         self._settings = settings
         self._delivery = delivery
         self._on_progress = on_progress
@@ -143,13 +148,14 @@ class Shipper(Generic[P]):
         tailer.scan(time.time())
         chunks = await asyncio.to_thread(tailer.reread, progress.intent.ranges)
         log.info("storing %d ranges again that were in flight when the last run ended", len(chunks))
-        prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
         # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
         intent = progress.intent
         again = msgspec.structs.replace(step, token=intent.token, announced=intent.started)
-        began = time.monotonic()
-        await self._delivery.deliver(prepared, again)
-        self._count(prepared.lines, Batch(chunks, again, sum(c.end - c.start for c in chunks)), began)
+        batch = Batch(chunks, again, sum(c.end - c.start for c in chunks))
+        span = begin(self._spans, self._settings, batch)
+        with span.current():
+            prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
+        await self._deliver(prepared, batch, span)
 
     async def _follow(self, tailer: Tailer, started: float) -> None:
         watched = self._paths
@@ -175,10 +181,10 @@ class Shipper(Generic[P]):
                     last_small = False
                     await self._idle(watch)
                     continue
-                batch, prepared = read
+                batch, prepared, span = read
                 await self._landed(tailer, watch, started)
                 last_small, last_begun = batch.size * SMALL < self._settings.batch_bytes, time.monotonic()
-                self._flying = asyncio.create_task(self._deliver(prepared, batch))
+                self._flying = asyncio.create_task(self._deliver(prepared, batch, span))
                 self._flying_bytes = batch.size
                 self._report(tailer, started)
             await self._landed(tailer, watch, started)
@@ -187,14 +193,16 @@ class Shipper(Generic[P]):
                 tailer.give_up_orphans()
             self._report(tailer, started, final=True)
 
-    def _read(self, tailer: Tailer, changed: bool) -> tuple[Batch, P | None] | None:
+    def _read(self, tailer: Tailer, changed: bool) -> tuple[Batch, P | None, Span] | None:
         """Look, read and prepare; runs in a thread."""
         now = time.time()
         self._look(tailer, changed, now)
         batch = tailer.read(now)
         if batch is None:
             return None
-        return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None
+        span = begin(self._spans, self._settings, batch)
+        with span.current():
+            return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None, span
 
     def _look(self, tailer: Tailer, changed: bool, now: float) -> None:
         """See which files there are, if it is time, and how long they are; runs in a thread."""
@@ -210,9 +218,10 @@ class Shipper(Generic[P]):
             self._scan_cost = self._last_scan - clock
         tailer.poll(now)
 
-    async def _deliver(self, prepared: P | None, batch: Batch) -> None:
+    async def _deliver(self, prepared: P | None, batch: Batch, span: Span) -> None:
         began = time.monotonic()
-        await self._delivery.deliver(prepared, batch.step)
+        with during(span):
+            await self._delivery.deliver(prepared, batch.step)
         self._count(prepared.lines if prepared is not None else 0, batch, began)
 
     def _count(self, lines: int, batch: Batch, began: float) -> None:

@@ -40,6 +40,7 @@ from aiokafka import errors as kafka
 
 from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import CheckpointError, Fenced, KafkaUnavailable, RetryableError, TailraceError
+from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.checkpoint import Progress, add_losses
 from tailrace.shipper.identity import FileState
@@ -92,14 +93,17 @@ class TransactionalDelivery:
         settings: Where to write.
         shipper_id: The identity; also the transactional id.
         max_line_bytes: The longest line that comes whole.
+        spans: Messages name the span that is current while they are made.
     """
 
     ignore: tuple[Path, ...] = ()
 
-    def __init__(self, settings: KafkaSettings, shipper_id: str, max_line_bytes: int) -> None:
+    def __init__(
+        self, settings: KafkaSettings, shipper_id: str, max_line_bytes: int, spans: Spans = NO_SPANS
+    ) -> None:
         self._settings = settings
         self._id = shipper_id
-        self._writer = KafkaWriter(settings, max_line_bytes, transactional_id=shipper_id)
+        self._writer = KafkaWriter(settings, max_line_bytes, shipper_id, spans)
         self._owner = Owner(VERSION, uuid.uuid4().hex, 0, socket.gethostname(), os.getpid(), time.time())
 
     @property
