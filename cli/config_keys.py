@@ -20,7 +20,7 @@ from tailrace.cli.setting import Setting
 
 _CONFIG = "TAILRACE_CONFIG"
 """Names the file, so it cannot stand in it."""
-SECRET_NAMES = ("password", "token")
+SECRET_NAMES = ("password", "token", "secret")
 """A text whose key ends so is a secret."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ _LOGIN_MILLISECONDS = 10_000
 _OTHER_NAME = (62, 64)
 """OpenSSL's codes of a certificate for another host name or address."""
 _EXPIRED = 10
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE")
 _OUR_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
 
@@ -33,6 +35,11 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
         password: With PLAIN and SCRAM; comes from the environment or a file, never from argv.
         token: With OAUTHBEARER.
         token_file: With OAUTHBEARER; read again at every login, so whoever renews the token replaces the file.
+        token_url: With OAUTHBEARER; where tokens are asked for with client credentials (OAuth 2.0), anew before one expires.
+        client_id: Who asks there.
+        client_secret: Proves it.
+        token_scope: What is asked for, words apart by spaces; the endpoint's default when empty.
+        token_ca_file: PEM of the authority that signed the endpoint's certificate; the system's when empty.
         ca_file: PEM of the authority that signed the brokers' certificates; the system's when empty.
         cert_file: PEM of our certificate, for mutual TLS.
         key_file: PEM of its key.
@@ -46,6 +53,11 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
     token: str = ""
     token_file: str = ""
+    token_url: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    token_scope: str = ""
+    token_ca_file: str = ""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -57,8 +69,9 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_environ(cls, brokers: str, environ: Mapping[str, str]) -> KafkaConnection:
         """Reads `TAILRACE_KAFKA_SECURITY_PROTOCOL`, `…_SASL_MECHANISM`, `…_USERNAME`, `…_PASSWORD` or
-        `…_PASSWORD_FILE`, `…_TOKEN` or `…_TOKEN_FILE`, `…_CA_FILE`, `…_CERT_FILE`, `…_KEY_FILE`, and `…_KEY_PASSWORD` or
-        `…_KEY_PASSWORD_FILE`.
+        `…_PASSWORD_FILE`, `…_TOKEN` or `…_TOKEN_FILE`, `…_TOKEN_URL`, `…_CLIENT_ID`, `…_CLIENT_SECRET` or
+        `…_CLIENT_SECRET_FILE`, `…_TOKEN_SCOPE`, `…_TOKEN_CA_FILE`, `…_CA_FILE`, `…_CERT_FILE`, `…_KEY_FILE`, and
+        `…_KEY_PASSWORD` or `…_KEY_PASSWORD_FILE`.
 
         Raises:
             ConfigError: No brokers, an unknown protocol or mechanism, credentials that do not fit together.
@@ -77,6 +90,11 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
                     "password": secret(environ, "TAILRACE_KAFKA_PASSWORD"),
                     "token": setting("TOKEN"),
                     "token_file": setting("TOKEN_FILE"),
+                    "token_url": setting("TOKEN_URL"),
+                    "client_id": setting("CLIENT_ID"),
+                    "client_secret": secret(environ, "TAILRACE_KAFKA_CLIENT_SECRET"),
+                    "token_scope": setting("TOKEN_SCOPE"),
+                    "token_ca_file": setting("TOKEN_CA_FILE"),
                     "ca_file": setting("CA_FILE"),
                     "cert_file": setting("CERT_FILE"),
                     "key_file": setting("KEY_FILE"),
@@ -93,7 +111,9 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     def who(self) -> str:
         """As whom we come, for messages: the user's name where we know it."""
         if self.security_protocol.startswith("SASL"):
-            return "the token's user" if self.sasl_mechanism == "OAUTHBEARER" else f"user {self.username!r}"
+            if self.sasl_mechanism != "OAUTHBEARER":
+                return f"user {self.username!r}"
+            return f"client {self.client_id!r}" if self.token_url else "the token's user"
         return "the certificate's user" if self.cert_file else "a user without a name"
 
     def check(self) -> None:
@@ -110,15 +130,20 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"Kafka broker {broker.strip()!r} must be HOST:PORT")
         sasl = self.security_protocol.startswith("SASL")
         by_token = self.sasl_mechanism == "OAUTHBEARER"
-        if sasl and by_token and not (self.token or self.token_file):
+        if sasl and by_token and not (self.token or self.token_file or self.token_url):
             raise ConfigError(
-                "OAUTHBEARER needs a token: name the file that holds it in TAILRACE_KAFKA_TOKEN_FILE (or set TAILRACE_KAFKA_TOKEN)"
+                "OAUTHBEARER needs a token: name the file that holds it in TAILRACE_KAFKA_TOKEN_FILE (or set TAILRACE_KAFKA_TOKEN), "
+                "or the endpoint that gives one in TAILRACE_KAFKA_TOKEN_URL"
             )
+        if self.token_url:
+            self._check_token_url()
+        elif self.client_id:
+            raise ConfigError("TAILRACE_KAFKA_CLIENT_ID is for TAILRACE_KAFKA_TOKEN_URL, which is not set")
         if sasl and not by_token and not (self.username and self.password):
             raise ConfigError(
                 f"{self.security_protocol} needs TAILRACE_KAFKA_USERNAME and TAILRACE_KAFKA_PASSWORD (or …_PASSWORD_FILE)"
             )
-        if (self.password or self.token or self.token_file) and not sasl:
+        if (self.password or self.token or self.token_file or self.token_url) and not sasl:
             raise ConfigError(
                 f"a Kafka {'password' if self.password else 'token'} is set, but TAILRACE_KAFKA_SECURITY_PROTOCOL is not "
                 "SASL_SSL or SASL_PLAINTEXT"
@@ -128,6 +153,21 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
         if (self.ca_file or self.cert_file) and not self.security_protocol.endswith("SSL"):
             raise ConfigError(
                 "TLS files are set for Kafka, but TAILRACE_KAFKA_SECURITY_PROTOCOL is not SSL or SASL_SSL"
+            )
+
+    def _check_token_url(self) -> None:
+        if self.token or self.token_file:
+            raise ConfigError("set one of TAILRACE_KAFKA_TOKEN_URL, …_TOKEN_FILE and …_TOKEN")
+        if not (self.client_id and self.client_secret):
+            raise ConfigError(
+                "TAILRACE_KAFKA_TOKEN_URL needs TAILRACE_KAFKA_CLIENT_ID and TAILRACE_KAFKA_CLIENT_SECRET (or …_CLIENT_SECRET_FILE)"
+            )
+        address = urlsplit(self.token_url)
+        if not address.hostname or not (
+            address.scheme == "https" or (address.scheme == "http" and address.hostname in _LOOPBACK)
+        ):
+            raise ConfigError(
+                "TAILRACE_KAFKA_TOKEN_URL must be https://…: the client's secret travels there (http:// only on this machine)"
             )
 
     def client_arguments(self) -> dict[str, Any]:
@@ -143,9 +183,7 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
         if self.security_protocol.startswith("SASL"):
             arguments["sasl_mechanism"] = self.sasl_mechanism
             if self.sasl_mechanism == "OAUTHBEARER":
-                from tailrace.schemas.kafka_token import TokenProvider
-
-                arguments["sasl_oauth_token_provider"] = TokenProvider(self.token, self.token_file)
+                arguments["sasl_oauth_token_provider"] = self._token_provider()
             else:
                 arguments |= {
                     "sasl_plain_username": self.username,
@@ -162,6 +200,20 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(f"cannot use the TLS files for Kafka ({files}): {exc}") from exc
             arguments["ssl_context"] = context
         return arguments
+
+    def _token_provider(self) -> Any:
+        from tailrace.schemas.kafka_token import ClientCredentials, TokenProvider
+
+        if not self.token_url:
+            return TokenProvider(self.token, self.token_file)
+        try:
+            return ClientCredentials(
+                self.token_url, self.client_id, self.client_secret, self.token_scope, self.token_ca_file
+            )
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(
+                f"TAILRACE_KAFKA_TOKEN_CA_FILE: cannot use {self.token_ca_file}: {exc}"
+            ) from exc
 
 
 async def login(connection: KafkaConnection) -> None:
@@ -211,6 +263,8 @@ def translate_kafka(exc: BaseException, connection: KafkaConnection) -> Tailrace
     """
     from aiokafka import errors as kafka
 
+    from tailrace.schemas.kafka_token import NoToken
+
     if isinstance(exc, TailraceError):
         return exc
     brokers = connection.brokers
@@ -224,12 +278,11 @@ def translate_kafka(exc: BaseException, connection: KafkaConnection) -> Tailrace
         return KafkaRefused(f"Kafka at {brokers}: {fault}")
     if (missing := _missing_grant(exc, connection)) is not None:
         return KafkaRefused(f"Kafka at {brokers}: {connection.who} {missing}")
+    if isinstance(exc, NoToken):
+        return KafkaRefused(f"Kafka at {brokers} asks for a token: {exc.args[0]}")
     if isinstance(exc, kafka.AuthenticationFailedError | kafka.SaslAuthenticationFailed):
-        cause = (
-            "the token is missing or refused"
-            if connection.who == "the token's user"
-            else "wrong user or password"
-        )
+        by_token = connection.sasl_mechanism == "OAUTHBEARER"
+        cause = "the token is missing or refused" if by_token else "wrong user or password"
         return KafkaRefused(
             f"Kafka at {brokers} refuses {connection.who} with {connection.sasl_mechanism}: {cause} ({text})"
         )
@@ -309,4 +362,4 @@ def _tls_fault(exc: BaseException) -> str | None:
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
     while exc is not None:
         yield exc
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)

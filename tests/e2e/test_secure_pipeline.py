@@ -20,12 +20,20 @@ import trustme
 from support.cli import start
 from support.kafka import KafkaMissing, free_ports, wait_until
 from support.required import required
-from support.secure_kafka import PASSWORD, Operation, Resource, SecureKafka, unsigned_token
+from support.secure_kafka import (
+    PASSWORD,
+    Operation,
+    Resource,
+    SecureKafka,
+    TokenEndpoint,
+    unsigned_token,
+)
 from tailrace import FileLogger, Trace
 from tailrace.cli.app import run
 from tailrace.schemas.clickhouse.connection import read_front
-from tailrace.schemas.errors import ConfigError
+from tailrace.schemas.errors import ConfigError, KafkaRefused, KafkaUnavailable
 from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
+from tailrace.schemas.kafka_token import ClientCredentials
 
 pytestmark = pytest.mark.kafka
 
@@ -309,11 +317,95 @@ def test_a_renewed_token_is_used_at_the_next_login(kafka: SecureKafka, tmp_path:
     asyncio.run(login(connection))
 
 
+def test_tokens_of_an_endpoint(
+    kafka: SecureKafka, tmp_path: Path, tailrace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lines are shipped with a token that was asked for with the client's credentials, for the scope that was set, without
+    showing the secret."""
+    (tmp_path / "a.log").write_text('{"kind":"text"}\n')
+    with TokenEndpoint(kafka.authority) as endpoint:
+        environment = kafka.endpoint_login(endpoint) | {"TAILRACE_KAFKA_TOKEN_SCOPE": "kafka logs"}
+        ship = ("-vv", "ship", tmp_path, "--shipper-id", SHIPPER_ID, "--once", "--format", "json")
+        code, out, error = tailrace(*ship, **environment)
+    assert code == 0 and json.loads(out)["lines"] == 1
+    assert endpoint.asked
+    for form in endpoint.asked:
+        assert form == {"grant_type": ["client_credentials"], "scope": ["kafka logs"]}
+    said = out + error + caplog.text
+    assert PASSWORD not in said
+    assert base64.b64encode(f"shipper:{PASSWORD}".encode()).decode().rstrip("=")[8:] not in said
+
+
+NO_TOKEN = {
+    "secret": ("refuses client 'shipper': invalid_client: wrong secret", KafkaRefused),
+    "authority": ("its certificate cannot be trusted", KafkaRefused),
+    "no token": ("gives no token", KafkaRefused),
+    "elsewhere": ("refuses client 'shipper': 302", KafkaRefused),
+    "no reason": ("refuses client 'shipper': 403", KafkaRefused),
+    "busy": ("answers 503", KafkaUnavailable),
+    "away": ("does not answer", KafkaUnavailable),
+}
+
+
+@pytest.mark.parametrize("case", NO_TOKEN)
+def test_an_endpoint_that_gives_no_token(kafka: SecureKafka, case: str) -> None:
+    """A refusal is told in one sentence and is final; an endpoint that is away or busy is asked again, like a broker; the
+    secret goes to no other address."""
+    answers = {
+        "no token": (200, b'{"token_type":"Bearer"}'),
+        "elsewhere": (302, b""),
+        "no reason": (403, b"<html>"),
+        "busy": (503, b""),
+    }
+    sentence, kind = NO_TOKEN[case]
+    with TokenEndpoint(kafka.authority) as endpoint:
+        endpoint.answer = answers.get(case)
+        environment = kafka.endpoint_login(endpoint, "a guess" if case == "secret" else PASSWORD)
+        if case == "authority":
+            environment["TAILRACE_KAFKA_TOKEN_CA_FILE"] = kafka.other_ca_file
+        if case == "away":
+            environment["TAILRACE_KAFKA_TOKEN_URL"] = f"https://localhost:{free_ports(1)[0]}/token"
+        connection = KafkaConnection.from_environ(kafka.sasl, environment)
+        with pytest.raises(Exception) as caught:
+            asyncio.run(login(connection))
+    error = translate_kafka(caught.value, connection)
+    assert isinstance(error, kind)
+    assert sentence in str(error) and "token endpoint at localhost:" in str(error)
+    assert len(str(error).splitlines()) == 1 and PASSWORD not in str(error)
+    assert len(endpoint.asked) <= 1
+
+
+def test_a_token_is_asked_for_anew_before_it_expires(kafka: SecureKafka) -> None:
+    """One token serves many logins, at the same time too, and no longer than four fifths of its life."""
+    clock = [0.0]
+
+    async def logins(endpoint: TokenEndpoint) -> list[int]:
+        source = ClientCredentials(endpoint.url, "a+b: c", PASSWORD, "", kafka.ca_file, lambda: clock[0])
+        asked = []
+        for clock[0] in (0.0, 79.0, 81.0):
+            assert len(set(await asyncio.gather(*(source.token() for _ in range(5))))) == 1
+            asked.append(len(endpoint.asked))
+        return asked
+
+    with TokenEndpoint(kafka.authority) as endpoint:
+        endpoint.lifetime = 100
+        assert asyncio.run(logins(endpoint)) == [1, 1, 2]
+
+
+SASL_TOKEN = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "OAUTHBEARER"}
+CLIENT = {"CLIENT_ID": "c", "CLIENT_SECRET": "s"}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"SECURITY_PROTOCOL": "SASL_SSL"}, "needs TAILRACE_KAFKA_USERNAME and TAILRACE_KAFKA_PASSWORD"),
         ({"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "OAUTHBEARER"}, "TAILRACE_KAFKA_TOKEN_FILE"),
+        (SASL_TOKEN | {"TOKEN_URL": "https://a/t"}, "needs TAILRACE_KAFKA_CLIENT_ID"),
+        (SASL_TOKEN | CLIENT | {"TOKEN_URL": "http://a/t"}, "must be https"),
+        (SASL_TOKEN | CLIENT | {"TOKEN_URL": "https://a/t", "TOKEN": "x"}, "set one of"),
+        (SASL_TOKEN | CLIENT | {"TOKEN": "x"}, "which is not set"),
+        (CLIENT | {"TOKEN_URL": "https://a/t"}, "is not SASL_SSL or SASL_PLAINTEXT"),
         ({"PASSWORD": "x"}, "is not SASL_SSL or SASL_PLAINTEXT"),
         ({"TOKEN": "x"}, "is not SASL_SSL or SASL_PLAINTEXT"),
         ({"CA_FILE": "/ca.pem"}, "is not SSL or SASL_SSL"),

@@ -13,10 +13,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
+import threading
 import time
 from enum import IntEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote_plus
 
 import trustme
 from aiokafka.admin import AIOKafkaAdminClient
@@ -146,6 +150,19 @@ class SecureKafka:
             "TAILRACE_KAFKA_CA_FILE": self.ca_file,
         }
 
+    def endpoint_login(self, endpoint: TokenEndpoint, secret: str = PASSWORD) -> dict[str, str]:
+        """Variables for `tailrace`: over TLS, with tokens of an endpoint whose secret is in a file."""
+        return {
+            "TAILRACE_KAFKA": self.sasl,
+            "TAILRACE_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "TAILRACE_KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+            "TAILRACE_KAFKA_TOKEN_URL": endpoint.url,
+            "TAILRACE_KAFKA_CLIENT_ID": "shipper",
+            "TAILRACE_KAFKA_CLIENT_SECRET_FILE": self._write("client-secret", f"{secret}\n".encode()),
+            "TAILRACE_KAFKA_TOKEN_CA_FILE": self.ca_file,
+            "TAILRACE_KAFKA_CA_FILE": self.ca_file,
+        }
+
     def certificate_login(self, user: str) -> dict[str, str]:
         """Variables for `tailrace`: TLS with a certificate of our own."""
         issued = self.authority.issue_cert(f"{user}.invalid", common_name=user)
@@ -161,6 +178,59 @@ class SecureKafka:
         path = self._folder / name
         path.write_bytes(content)
         return str(path)
+
+
+class TokenEndpoint:
+    """An authorisation server on loopback, by HTTPS: gives unsigned tokens to clients whose secret is `PASSWORD`.
+
+    Args:
+        authority: Signs its certificate.
+    """
+
+    def __init__(self, authority: trustme.CA) -> None:
+        self.lifetime = 3600
+        self.answer: tuple[int, bytes] | None = None  # instead of what it would say
+        self.asked: list[dict[str, list[str]]] = []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                endpoint.asked.append(form)
+                coded = self.headers["Authorization"].removeprefix("Basic ")
+                client, secret = map(unquote_plus, base64.b64decode(coded).decode().split(":"))
+                status, body = endpoint.answer or endpoint.answer_to(client, secret, form)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://localhost:{self._server.server_port}/token"
+
+    def __enter__(self) -> TokenEndpoint:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def answer_to(self, client: str, secret: str, form: dict[str, list[str]]) -> tuple[int, bytes]:
+        """As RFC 6749 has it: 5.1 and 5.2."""
+        if secret != PASSWORD:
+            return 401, b'{"error":"invalid_client","error_description":"wrong secret"}'
+        if form["grant_type"] != ["client_credentials"]:
+            return 400, b'{"error":"unsupported_grant_type"}'
+        token = {"access_token": unsigned_token(client), "token_type": "Bearer", "expires_in": self.lifetime}
+        return 200, json.dumps(token).encode()
 
 
 def unsigned_token(user: str) -> str:
