@@ -19,11 +19,12 @@ define install_editable
   if [ -e "$$compiled" ]; then ln -sf "$$compiled" build/__editable__.*/tailrace/schemas/; fi; done
 endef
 
-SHIPPED := .cache/shipped
 AUDITORS := .cache/auditors
 BUILDERS := .cache/builders
+COMPILE := $(AUDITORS)/bin/uv pip compile --quiet --python-version 3.13 --python-platform linux --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
 
-.PHONY: audit-dependencies sbom help demo test lint format kafka install bench bench-quick soak wheels clean
+.PHONY: audit-dependencies sbom lock help demo test lint format kafka install bench bench-quick soak wheels clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,11 +58,21 @@ bench-quick: install kafka ## The same with so few lines that it takes two minut
 soak: install kafka ## The long runs
 	$(BIN)/python -m pytest -m soak
 
-audit-dependencies: $(SHIPPED)/.installed $(AUDITORS)/.installed ## Known vulnerabilities of what users install; asks PyPI
-	$(AUDITORS)/bin/pip-audit --progress-spinner off $$(printf -- '--path %s ' $(SHIPPED)/lib/python*/site-packages)
+lock: $(AUDITORS)/.installed ## What the image is made of, newest versions with their hashes, as deploy/*.lock
+	$(COMPILE) --upgrade --extra shipper --extra ingestor --extra explorer --extra otel --output-file deploy/requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | $(COMPILE) --upgrade --no-annotate --output-file deploy/build.lock -
 
-sbom: $(SHIPPED)/.installed $(AUDITORS)/.installed ## What users install, as .cache/sbom.json (CycloneDX)
-	$(AUDITORS)/bin/cyclonedx-py environment --no-validate --pyproject pyproject.toml -o .cache/sbom.json $(SHIPPED)/bin/python
+audit-dependencies: $(AUDITORS)/.installed ## Known vulnerabilities of the image and of tailrace[all]; asks PyPI
+	$(COMPILE) --extra all --output-file .cache/all.lock pyproject.toml
+	@$(AUDITORS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes \
+	    -r deploy/requirements.lock -r .cache/all.lock \
+	  || { echo "Not all is well: either a vulnerability is named above, or PyPI's service for them cannot be asked from here (it says" \
+	            "'could not be audited' or 'connection' then), and nothing was looked at."; exit 1; }
+
+# Without validation: it fetches schemas, and waits for ever where it cannot.
+sbom: $(AUDITORS)/.installed ## What the image holds, as .cache/sbom.json (CycloneDX); asks nobody
+	$(AUDITORS)/bin/cyclonedx-py requirements --no-validate --output-reproducible --pyproject pyproject.toml \
+	    --output-file .cache/sbom.json deploy/requirements.lock
 
 wheels: $(BUILDERS)/.installed ## dist/: wheels with the compiled decoder, and one without it for all other machines
 	deploy/wheels.sh $(CURDIR)/$(BUILDERS)/bin/python $(CURDIR)/dist
@@ -78,15 +89,10 @@ $(VENV)/bin/python:
 	       && $(PYTHON) -m venv --clear $(VENV); } \
 	  || { rm -rf $(VENV); echo "python3 cannot make virtual environments: apt-get install python3-venv"; exit 1; }
 
-$(SHIPPED)/.installed: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m venv --clear $(SHIPPED)
-	@$(SHIPPED)/bin/python -m pip --disable-pip-version-check --quiet install '.[all]'
-	@touch $@
-
 # They have dependencies of their own, which are no part of what is looked at.
-$(AUDITORS)/.installed: | $(VENV)/bin/python
+$(AUDITORS)/.installed: Makefile | $(VENV)/bin/python
 	@$(BIN)/python -m venv --clear $(AUDITORS)
-	@$(AUDITORS)/bin/python -m pip --disable-pip-version-check --quiet install 'pip-audit>=2.7,<3' 'cyclonedx-bom>=5,<8'
+	@$(AUDITORS)/bin/python -m pip --disable-pip-version-check --quiet install 'pip-audit>=2.7,<3' 'cyclonedx-bom>=5,<8' 'uv>=0.5,<1'
 	@touch $@
 
 $(BUILDERS)/.installed: | $(VENV)/bin/python

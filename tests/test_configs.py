@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -79,6 +83,39 @@ def test_the_image_holds_every_room() -> None:
     assert len(folders) > 3
     for folder in folders:
         assert f"COPY {folder} {folder}" in dockerfile
+
+
+def test_the_image_is_pinned_to_what_the_distribution_asks_for() -> None:
+    """Each package that the image's extras need, with what these need in turn, is in the lock at a version that is allowed and
+    with hashes; nothing is installed that is not in it."""
+    locked: dict[str, Version] = {}
+    for name in ("requirements", "build"):
+        pins = re.findall(
+            r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", lock(name), re.MULTILINE
+        )
+        assert len(pins) == lock(name).count("==") and pins
+        locked |= {canonicalize_name(package): Version(version) for package, version, _ in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    open_extras, seen = {"shipper", "ingestor", "explorer", "otel"}, set()
+    while open_extras:
+        seen.add(extra := open_extras.pop())
+        for text in extras[extra]:
+            requirement = Requirement(text)
+            if requirement.name == "tailrace":
+                open_extras |= requirement.extras - seen
+            else:
+                wanted.append(text)
+    for requirement in map(Requirement, wanted):
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    for words in re.findall(r"pip (?:install|wheel) ([^\n]+)", dockerfile):
+        assert "--require-hashes" in words or "--no-deps" in words, words
+
+
+def lock(name: str) -> str:
+    return (ROOT / "deploy" / f"{name}.lock").read_text()
 
 
 def test_commands_and_variables_exist(compose: dict[str, Any]) -> None:
