@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from support.tools import run
+
 FOLDER = Path(__file__).resolve().parents[2] / "fluent-bit"
 PAIRS = sorted(path.stem for path in FOLDER.glob("fluent-bit*.yaml"))
 
@@ -124,6 +126,12 @@ def test_vector_and_filebeat_know_every_option() -> None:
     assert filebeat["output.kafka"]["codec.format"] == {"string": "%{[message]}"}
     for topic in (sink["topic"], filebeat["output.kafka"]["topic"]):
         assert topic == "${TAILRACE_TOPIC}"
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_takes_the_manifests(version: str) -> None:
+    """Every field is one of Kubernetes' API of that version, with a value of its type."""
+    run("kubernetes-validate", "--strict", "-k", version, *sorted((FOLDER / "kubernetes").glob("*.yaml")))
 
 
 @pytest.mark.parametrize("name", ["sidecar.yaml", "daemonset.yaml"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,26 @@ def tool(name: str) -> str:
 
     Skips the test that asks for it where it is not there.
     """
-    found = os.environ.get(name.upper()) or shutil.which(name)
+    found = os.environ.get(name.upper().replace("-", "_")) or shutil.which(name)
     if found is None:
         pytest.skip(f"there is no {name}")
     return found
 
 
-def run(name: str, *words: str | Path) -> str:
-    """What the program prints; fails with all that it says where it does not end well."""
-    done = subprocess.run([tool(name), *map(str, words)], capture_output=True, text=True, timeout=60)
+def run(name: str, *words: str | Path, environment: Mapping[str, str] | None = None) -> str:
+    """What the program prints; fails with all that it says where it does not end well.
+
+    Args:
+        name: As for `tool`.
+        words: What to run it with.
+        environment: On top of ours.
+    """
+    done = subprocess.run(
+        [tool(name), *map(str, words)],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
