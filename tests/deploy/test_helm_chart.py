@@ -182,7 +182,7 @@ def test_the_sidecar_is_a_native_one() -> None:
 def test_what_cannot_work_is_refused(setting: str) -> None:
     """Before anything reaches the cluster: malformed values, keys that do not exist, SASL without a user."""
     done = subprocess.run(
-        [tool("helm"), "template", "r", str(CHART), "--set", setting],
+        [tool("helm"), "template", "r", str(CHART), "--kube-version", OLDEST, "--set", setting],
         capture_output=True,
         text=True,
         timeout=60,
