@@ -59,10 +59,16 @@ class Gathering:
 
     @property
     def is_full(self) -> bool:
-        """Whether it should be inserted now. Lines of many days wait for more, since each day costs a part on disk."""
+        """Whether it should be inserted now. Lines of many days wait for more, since each day costs a part on disk; where a rate is
+        asked for, a batch holds those of a second, or one range."""
         spread = len(self._days) > self.settings.spread_days
         limit = self.settings.spread_bytes if spread else self.settings.batch_bytes
-        return self.bytes >= limit or len(self.ranges) >= MAX_RANGES
+        return self.bytes >= limit or len(self.ranges) >= MAX_RANGES or 0 < self.settings.rate <= self.lines
+
+    @property
+    def lines(self) -> int:
+        """How many there are."""
+        return sum(found.content.span.lines for found in self.ranges)
 
     def claims(self) -> list[Claim]:
         """What is to be announced."""

@@ -415,6 +415,8 @@ class Backfill:
                     await self._look(gathered, writer)
                 else:
                     await self._wait_for_rate(gathered.gathering)
+                    if self._stopping.is_set():
+                        return
                     await self._store(gathered, inserter, writer)
                 if self._stopping.is_set():
                     return
@@ -424,11 +426,10 @@ class Backfill:
     async def _wait_for_rate(self, gathering: Gathering) -> None:
         if not self._settings.rate:
             return
-        lines = sum(found.content.span.lines for found in gathering.ranges)
         now = self._monotonic()
         pause, self._allowed_at = (
             self._allowed_at - now,
-            max(self._allowed_at, now) + lines / self._settings.rate,
+            max(self._allowed_at, now) + gathering.lines / self._settings.rate,
         )
         if pause > 0:
             with suppress(TimeoutError):
