@@ -142,6 +142,14 @@ SHIPPER_FILE_LAG = Metric(
     _BYTES,
     ("file",),
 )
+SHIPPER_FILE_LAG_SECONDS = Metric(
+    "tailrace_shipper_file_lag_seconds",
+    Kind.GAUGE,
+    "How long the oldest byte of the same files waits, told from one question to the next; "
+    f"`{OTHER_FILES}` for the longest of all.",
+    _SECONDS,
+    ("file",),
+)
 SHIPPER_HELD_BACK = Metric(
     "tailrace_shipper_held_back_files",
     Kind.GAUGE,

@@ -13,12 +13,14 @@ from tailrace.schemas.diagnosis import Check, fail, ok
 from tailrace.schemas.health import STALLED_SECONDS, moves
 from tailrace.schemas.metrics import OTHER_FILES, Reading
 from tailrace.shipper.produce import KafkaWriter
-from tailrace.shipper.run import Shipper
+from tailrace.shipper.run import Followed, Shipper
 from tailrace.shipper.settings import ShipperSettings
 from tailrace.shipper.tail import Loss
 
 FILES = 20
 """So many files have a series of their own."""
+MARKS = 64
+"""So many sizes of a file that is behind are remembered."""
 
 
 class ShipperObserved:
@@ -36,6 +38,7 @@ class ShipperObserved:
         self._shipper = shipper
         self._settings = settings
         self._writer = writer
+        self._ages = Ages()
 
     async def refresh(self) -> None:
         """Ask Kafka, when it was quiet."""
@@ -44,7 +47,9 @@ class ShipperObserved:
 
     def readings(self) -> Iterable[Reading]:
         """See `Observed`."""
-        stats, lags = self._shipper.stats, self._shipper.lags()
+        stats, followed = self._shipper.stats, self._shipper.followed()
+        lags = [(file.path, file.lag) for file in followed]
+        ages = self._ages.of(followed, time.monotonic())
         kafka = self._settings.kafka
         topic = kafka.topic if kafka is not None else ""
         yield Reading(metrics.SHIPPER_INFO, 1, (self._settings.shipper_id, topic, self._settings.delivery))
@@ -58,6 +63,7 @@ class ShipperObserved:
         yield Reading(metrics.SHIPPER_LAG, sum(lag for _, lag in lags))
         for path, lag in by_file(lags):
             yield Reading(metrics.SHIPPER_FILE_LAG, lag, (path,))
+            yield Reading(metrics.SHIPPER_FILE_LAG_SECONDS, ages[path], (path,))
         yield Reading(metrics.SHIPPER_HELD_BACK, stats.held_back)
         yield Reading(metrics.SHIPPER_STALLED, self._stalled(time.monotonic()))
         if stats.delivered_at is not None:
@@ -83,6 +89,36 @@ class ShipperObserved:
     def _stalled(self, now: float) -> float:
         stats = self._shipper.stats
         return max(0.0, now - stats.moved) if self._shipper.loaded and stats.lag_bytes else 0.0
+
+
+class Ages:
+    """How old the oldest byte of each file is that is not delivered: it notes sizes whenever it is asked, so that what came since
+    the time before counts as new."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, list[tuple[int, float]]] = {}
+
+    def of(self, followed: Iterable[Followed], now: float) -> dict[str, float]:
+        """Seconds, by path, and the longest of all other files; 0 where everything is delivered.
+
+        Args:
+            followed: All files.
+            now: Monotonic seconds.
+        """
+        marks: dict[str, list[tuple[int, float]]] = {}
+        ages: dict[str, float] = {OTHER_FILES: 0.0}
+        for file in followed:
+            waiting = [mark for mark in self._marks.get(file.file_id, ()) if mark[0] > file.acknowledged]
+            if file.lag and (not waiting or waiting[-1][0] < file.size):
+                waiting.append((file.size, now))
+            if len(waiting) > MARKS:
+                del waiting[1::2]  # the oldest stays, the others only say how old what comes next is
+            marks[file.file_id] = waiting
+            age = now - waiting[0][1] if waiting else 0.0
+            for name in (file.path, OTHER_FILES):
+                ages[name] = max(ages.get(name, 0.0), age)
+        self._marks = marks
+        return ages
 
 
 def by_file(lags: Iterable[tuple[str, int]], most: int = FILES) -> list[tuple[str, int]]:

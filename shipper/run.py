@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,6 +35,27 @@ SMALL = 16
 REPORT_SECONDS = 0.1
 LOOK_SECONDS = 0.1
 """While a batch is not acknowledged, at most so often."""
+
+
+class Followed(NamedTuple):
+    """How it stands with a file.
+
+    Args:
+        file_id: Of the file, whatever its path.
+        path: Where it was seen last.
+        size: Bytes in it.
+        acknowledged: So many of them are delivered.
+    """
+
+    file_id: str
+    path: str
+    size: int
+    acknowledged: int
+
+    @property
+    def lag(self) -> int:
+        """Bytes that are not delivered yet."""
+        return max(0, self.size - self.acknowledged)
 
 
 class Shipper(Generic[P]):
@@ -75,12 +96,12 @@ class Shipper(Generic[P]):
         """Whether it is known how far earlier runs got, which is what comes first."""
         return self._tailer is not None
 
-    def lags(self) -> list[tuple[str, int]]:
-        """Path and bytes that are not acknowledged, of every file that is followed; call it in the loop's thread."""
+    def followed(self) -> list[Followed]:
+        """How it stands with every file that is followed; call it in the loop's thread."""
         if self._tailer is None:
             return []
         return [
-            (path, max(0, size - self._acknowledged.get(file_id, 0)))
+            Followed(file_id, path, size, self._acknowledged.get(file_id, 0))
             for file_id, path, size in self._tailer.sizes()
         ]
 

@@ -26,7 +26,8 @@ from tailrace.schemas.diagnosis import Status
 from tailrace.schemas.errors import ConfigError
 from tailrace.schemas.health import SILENT_SECONDS, Reach
 from tailrace.schemas.metrics import CATALOGUE, OTHER_FILES, PAGE, Kind, Latency, Reading, page
-from tailrace.shipper.metrics import by_file
+from tailrace.shipper.metrics import MARKS, Ages, by_file
+from tailrace.shipper.run import Followed
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNBOOK = ROOT / "deploy" / "RUNBOOK.md"
@@ -95,6 +96,27 @@ def test_files_have_a_bounded_number_of_series(lags: list[tuple[str, int]], most
     assert sum(lag for _, lag in shown) == sum(lag for _, lag in lags)
     totals = sorted((sum(lag for p, lag in lags if p == path) for path in {p for p, _ in lags}), reverse=True)
     assert [lag for path, lag in shown if path != OTHER_FILES] == totals[:most]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 60), st.integers(1, 30)), max_size=100))
+def test_lag_in_seconds_is_the_age_of_the_oldest_byte(steps: list[tuple[int, int, int]]) -> None:
+    """It is 0 when all is delivered, else at most the time since the oldest undelivered byte was written, and short of that by no more
+    than the time between two questions, while there are as many of these as are remembered."""
+    ages, size, acknowledged, now, written = Ages(), 0, 0, 0.0, []
+    longest = 0.0
+    for more, delivered, seconds in steps:
+        size += more
+        if more:
+            written.append((size, now))
+        acknowledged = min(size, acknowledged + delivered)
+        now += seconds
+        longest = max(longest, seconds)
+        age = ages.of([Followed("id", "a.log", size, acknowledged)], now)["a.log"]
+        waiting = [moment for end, moment in written if end > acknowledged]
+        if not waiting:
+            assert age == 0
+        elif len(waiting) < MARKS:
+            assert now - waiting[0] - longest <= age <= now - waiting[0]
 
 
 def test_every_rule_uses_metrics_that_exist() -> None:
