@@ -83,6 +83,9 @@ class CompiledColumns:
 
         Returns:
             How many lines these are, how many of them became rows, and all others.
+
+        Raises:
+            RuntimeError: The compiled code is wrong somewhere. All lines of the batch have to be decoded in Python.
         """
         lines, rows, refused = self._columns.add(block)
         return lines, rows, [Refused(*line) for line in refused]
@@ -101,7 +104,10 @@ def survey(block: bytes, max_line_bytes: int) -> Survey | None:
     """
     if compiled_lines is None or not is_available():
         return None
-    found = compiled_lines.survey(block, max_line_bytes)
+    try:
+        found = compiled_lines.survey(block, max_line_bytes)
+    except RuntimeError:  # it is wrong somewhere; Python reads these lines
+        return None
     return None if found is None else Survey(*found)
 
 

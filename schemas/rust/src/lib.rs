@@ -6,7 +6,9 @@ mod json;
 mod lines;
 
 use std::collections::HashMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -40,10 +42,13 @@ impl Columns {
     /// Returns:
     ///     How many lines these are, how many of them became rows, and of each other line its number in the block, from 0, and the
     ///     bytes from where to where it goes, without its line feed.
-    fn add(&mut self, py: Python<'_>, block: &[u8]) -> (usize, usize, Others) {
+    ///
+    /// Raises:
+    ///     RuntimeError: This code is wrong somewhere; the rows are lost, and what was added has to be decoded elsewhere.
+    fn add(&mut self, py: Python<'_>, block: &[u8]) -> PyResult<(usize, usize, Others)> {
         let rows = &mut self.rows;
-        let taken = py.detach(move || rows.add(block));
-        (taken.lines, taken.rows, taken.others)
+        let taken = py.detach(move || guarded(|| rows.add(block)))?;
+        Ok((taken.lines, taken.rows, taken.others))
     }
 
     /// All rows: for each table that got some, how many, and its columns by name.
@@ -116,6 +121,11 @@ fn bytes_of<'py, T: Copy, const N: usize>(
     PyBytes::new(py, &bytes)
 }
 
+/// A panic as an exception that callers expect; by itself it would be a `BaseException`, and end the process.
+fn guarded<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| PyRuntimeError::new_err("the compiled decoder failed"))
+}
+
 /// What lines say that are all records: how many, by dialect and by kind, and the first and the last of their times in microseconds
 /// since the epoch. `None` where any of them is no record, or may be none.
 ///
@@ -128,11 +138,13 @@ fn survey(
     py: Python<'_>,
     block: &[u8],
     max_line_bytes: usize,
-) -> Option<(usize, HashMap<&'static str, usize>, HashMap<String, usize>, i64, i64)> {
-    let found = py.detach(move || Reader::new(max_line_bytes).survey(block))?;
+) -> PyResult<Option<(usize, HashMap<&'static str, usize>, HashMap<String, usize>, i64, i64)>> {
+    let Some(found) = py.detach(move || guarded(|| Reader::new(max_line_bytes).survey(block)))? else {
+        return Ok(None);
+    };
     let dialects = DIALECTS.into_iter().zip(found.dialects).filter(|(_, count)| *count > 0).collect();
     let kinds = kind_names().into_iter().zip(found.kinds).filter(|(_, count)| *count > 0).collect();
-    Some((found.lines, dialects, kinds, found.earliest, found.latest))
+    Ok(Some((found.lines, dialects, kinds, found.earliest, found.latest)))
 }
 
 /// How many line feeds there are in a block.
