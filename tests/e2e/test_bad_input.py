@@ -13,7 +13,7 @@ from support.cli import query, report
 from support.kafka import KafkaBroker
 
 COUNTS = """
-SELECT (SELECT count() FROM logs) + (SELECT count() FROM objects) + (SELECT count() FROM tag_lines) AS rows,
+SELECT (SELECT count() FROM logs) + (SELECT count() FROM traces) + (SELECT count() FROM objects) + (SELECT count() FROM tag_lines) AS rows,
        (SELECT count() FROM dead_letters) AS dead_letters
 """
 REASONS = "SELECT reason, count() AS count FROM dead_letters GROUP BY reason"
