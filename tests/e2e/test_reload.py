@@ -136,7 +136,7 @@ def leave(service: Service, writer: Writer, then: Sequence[str]) -> None:
     service.reload()
     writer.write()  # there is a file, also after a rotation
     # Where the paths were the same before, and others only between two looks, nothing is said anew.
-    wait_until(lambda: service.last("the paths are ") == everything, "the reload")
+    wait_until(lambda: service.last("the paths are ").startswith(everything), "the reload")
     service.configure(then)
     left = f"{writer.path} is not followed any more"
     before = service.said(left)
