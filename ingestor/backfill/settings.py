@@ -45,8 +45,8 @@ class BackfillSettings:
     dry_run: bool = False
     range_bytes: int = 8 * MIB
     section_bytes: int = 64 * MIB
-    batch_bytes: int = 32 * MIB
-    spread_bytes: int = 64 * MIB
+    batch_bytes: int = 96 * MIB
+    spread_bytes: int = 96 * MIB
     spread_days: int = 50
     settled_seconds: float = 10.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
