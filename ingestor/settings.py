@@ -20,7 +20,7 @@ class BatchLimits:
     """
 
     rows: int = 100_000
-    bytes: int = 16 * MIB
+    bytes: int = 48 * MIB
     seconds: float = 0.5
 
 
