@@ -5,18 +5,18 @@ The peer is `clickhouse_alone`. Both read the same Kafka messages of up to 64 Ki
 from an empty database; seconds are those of the work (from files: with the engine's start and its tables, for both), CPU and memory
 those of the whole process, its start included.
 
-Where our time goes, in µs of CPU a line of the corpus, on two shared cores with a load of 2 to 3; in brackets before what follows:
+Where our time goes, in µs of CPU a line of the corpus, on two cores; in brackets what came before, under other work:
 
-    decoding and columns, in Python                9.1   (12.4)    lines of a message together, columns filled by kind
-    inserts, views included                        8.8   (16.4)    `optimize_on_insert = 0`
-      of them tag_lines, tags and tag_stats        5.4   (11.7)
-    the whole process, merges included              24  (36 to 44)
+    decoding and columns, compiled                 1.4   (9.1 in Python, 12.4 line by line)
+    inserts, views included, merges stopped        5.5   (8.8, 16.4 with optimize_on_insert)
+      of them tag_lines 1.2, tags 1.9, tag_stats 0.7
+    merges                                           7   a third of the process, by perf
+    the whole process                               17   (24, 36 to 44)
 
-Of the Python half is msgspec making objects, and the loop over tags. What changed nothing that could be told from noise, each tried
-six or three times in turns: `parallel_view_processing`, skip indexes off, compact parts, column statistics off, one thread, query
-profiling off, batches of 32 MiB instead of 16. Without deduplication tokens an insert costs the same. The peer's process takes 16 µs
-a line, its start included. With inserts of 9 µs a line, 1.5 times its speed leaves nothing for decoding: objects in Python for each
-line are no way there; a compiled decoder that fills Arrow columns, and larger blocks, may be.
+`pyarrow.array` imported pandas, nearly a second of a start; `bytes.count` of line feeds took 1.5 µs a line, as every message was counted
+three times. Batches of 48 MiB instead of 16 save a fifth (fewer parts to merge), of 96 MiB instead of 32 a sixth of a backfill. What changed
+nothing that could be told from noise: `parallel_view_processing`, skip indexes off, compact parts, column statistics off, one thread,
+query profiling off, no deduplication tokens, malloc's thresholds.
 """
 
 from __future__ import annotations
