@@ -12,6 +12,8 @@ What a crash leaves, step by step, for one batch with token T:
 - while a rejected insert is halved: the halves have tokens too, and are cut in the same places again.
 """
 
+# ruff: noqa: S608 - queries are put together from constants here; every value is a bound parameter
+
 from __future__ import annotations
 
 import asyncio
@@ -65,6 +67,20 @@ INSERT_SETTINGS = {
 }
 
 
+_WHERE = (
+    "trace_ts >= fromUnixTimestamp64Micro({low:Int64}, 'UTC') AND "
+    "trace_ts <= fromUnixTimestamp64Micro({high:Int64}, 'UTC') AND line_hash IN {hashes:Array(UInt64)} "
+    "AND project_id IN {projects:Array(String)}"
+)
+"""Lines by hash, with `_whereabouts`."""
+_UNFOLD = (
+    "INSERT INTO tags (project_id, name, kind, str, num, type, group, trace_hash, trace_ts, ts, line_hash) "
+    "SELECT project_id, tags.name, tags.kind, tags.str, tags.num, tags.type, tags.group, cityHash64(trace_id), trace_ts, ts, "
+    f"line_hash FROM (SELECT * FROM tag_lines WHERE {_WHERE} LIMIT 1 BY project_id, line_hash) ARRAY JOIN tags"
+)
+"""As the view `tags_from_lines` does."""
+
+
 class TableWriter(Protocol):
     """Where rows go. Blocking; called from one thread at a time."""
 
@@ -87,6 +103,11 @@ class TableWriter(Protocol):
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         """Which of the rows, by index, the table does not have, or has without what its views make of them."""
+        ...
+
+    def complete(self, table: str, rows: pa.Table) -> None:
+        """Store what the views ought to have made of those of the rows that the table has, and did not: whoever inserts a row
+        is killed after the row and before what comes of it."""
         ...
 
     def ping(self) -> None:
@@ -146,36 +167,38 @@ class ClickHouseWriter:
             stored = self._stored(table, rows, hashes)
             absent = [index for index, line_hash in enumerate(hashes) if line_hash not in stored]
             if table == "tag_lines":
-                lengths = pc.list_value_length(rows["tags.name"]).to_pylist()
-                unfolded = self._stored("tags", rows, hashes)
-                absent += [
-                    index
-                    for index, line_hash in enumerate(hashes)
-                    if lengths[index] and line_hash not in unfolded and line_hash in stored
-                ]
+                halves = self._not_unfolded(rows, hashes, stored)
+                absent += [index for index, line_hash in enumerate(hashes) if line_hash in halves]
         return sorted(absent)
 
+    def complete(self, table: str, rows: pa.Table) -> None:
+        """See `TableWriter`. Inserting them into `tag_lines` again would store them twice, until a merge."""
+        if table != "tag_lines":
+            return
+        with translated(self._where):
+            hashes = rows["line_hash"].to_pylist()
+            halves = sorted(self._not_unfolded(rows, hashes, self._stored(table, rows, hashes)))
+            for start in range(0, len(halves), self._at_once):
+                log.warning("the tags of %d lines are not there although the lines are", len(halves))
+                self._client.command(
+                    _UNFOLD,
+                    parameters={**_whereabouts(rows), "hashes": halves[start : start + self._at_once]},
+                    settings=INSERT_SETTINGS,
+                )
+
+    def _not_unfolded(self, rows: pa.Table, hashes: list[int], stored: set[int]) -> set[int]:
+        """Lines that are stored without their tags."""
+        lengths = pc.list_value_length(rows["tags.name"]).to_pylist()
+        tagged = {line_hash for line_hash, length in zip(hashes, lengths, strict=True) if length}
+        return (tagged & stored) - self._stored("tags", rows, hashes)
+
     def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
-        span = pc.min_max(rows["trace_ts"].cast(pa.int64())).as_py()
-        # A backfill may store the same line under another project too.
-        projects = [
-            name if isinstance(name, str) else name.decode("utf-8", "surrogatepass")
-            for name in pc.unique(rows["project_id"]).to_pylist()
-        ]
+        where = _whereabouts(rows)
         found: set[int] = set()
         for start in range(0, len(hashes), self._at_once):
             result = self._client.query(
-                "SELECT DISTINCT line_hash FROM {table:Identifier} WHERE "
-                "trace_ts >= fromUnixTimestamp64Micro({low:Int64}, 'UTC') AND "
-                "trace_ts <= fromUnixTimestamp64Micro({high:Int64}, 'UTC') AND line_hash IN {hashes:Array(UInt64)} "
-                "AND project_id IN {projects:Array(String)}",
-                parameters={
-                    "table": table,
-                    "low": span["min"],
-                    "high": span["max"],
-                    "hashes": hashes[start : start + self._at_once],
-                    "projects": projects,
-                },
+                f"SELECT DISTINCT line_hash FROM {{table:Identifier}} WHERE {_WHERE}",
+                parameters={**where, "table": table, "hashes": hashes[start : start + self._at_once]},
             )
             found.update(row[0] for row in result.result_rows)
         return found
@@ -208,6 +231,17 @@ class ClickHouseWriter:
     def close(self) -> None:
         """Closes the client."""
         self._client.close()
+
+
+def _whereabouts(rows: pa.Table) -> dict[str, Any]:
+    """Between which times and in which projects these lines are to be looked for."""
+    span = pc.min_max(rows["trace_ts"].cast(pa.int64())).as_py()
+    # A backfill may store the same line under another project too.
+    projects = [
+        name if isinstance(name, str) else name.decode("utf-8", "surrogatepass")
+        for name in pc.unique(rows["project_id"]).to_pylist()
+    ]
+    return {"low": span["min"], "high": span["max"], "projects": projects}
 
 
 def tokens_remembered(batches: int, seconds: float) -> bool:
@@ -418,6 +452,7 @@ class Inserter:
         """The batch without the records and the dead letters that are stored already, under whatever token."""
         tables = []
         for table, rows in batch.tables:
+            await self._attempt(self._writer.complete, table, rows)
             missing, _ = await self._attempt(self._writer.missing, table, rows)
             if missing:
                 tables.append((table, rows.take(missing).combine_chunks()))
@@ -471,6 +506,7 @@ class Inserter:
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
+            await self._attempt(self._writer.complete, table, rows)
             missing, _ = await self._attempt(self._writer.missing, table, rows)
             if not missing:
                 return

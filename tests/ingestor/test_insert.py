@@ -115,6 +115,45 @@ def store(client: Any, what: DecodedBatch, token: str) -> None:
         asyncio.run(inserter.store(what, token))
 
 
+def test_lines_whose_tags_are_not_there_get_them_and_stay_one_row(database: Database) -> None:
+    """A server that is killed between a line and what its view makes of it has half of it; whoever stores the line again, under
+    another token, brings the other half and no second line."""
+    client = database()
+    what = batch(
+        *(
+            hostile.line(
+                hostile.v1(
+                    "tags", trace_id=f"t{n}", tags=[{"name": "a", "value": n}, {"name": "b", "value": None}]
+                )
+            )
+            for n in range(20)
+        )
+    )
+    view = client.query("SELECT create_table_query FROM system.tables WHERE name = 'tags_from_lines'")
+    client.command("DROP VIEW tags_from_lines")
+    store(client, what, "killed")
+    client.command(view.result_rows[0][0])
+    assert (counts(client)["tag_lines"], counts(client)["tags"]) == (20, 0)
+    with ThreadPoolExecutor(1) as executor:
+        inserter = Inserter(ClickHouseWriter(client, "test"), executor, RetryPolicy())
+
+        async def again() -> None:
+            rest = await inserter.only_missing(what)
+            assert not rest.tables
+            await inserter.store(rest, "again", in_doubt=True)
+
+        asyncio.run(again())
+    assert (counts(client)["tag_lines"], counts(client)["tags"]) == (20, 40)
+    seen = client.query(
+        "SELECT name, kind, str, count(), uniq(trace_hash) FROM tags GROUP BY ALL ORDER BY ALL LIMIT 2"
+    )
+    assert seen.result_rows == [("a", "number", "0", 1, 1), ("a", "number", "1", 1, 1)]
+    assert client.query("SELECT count() FROM tags WHERE name = 'b' AND kind = 'null'").result_rows == [(20,)]
+    assert client.query(
+        "SELECT uniqCombined64Merge(12)(lines) FROM tag_stats WHERE name = 'a'"
+    ).result_rows == [(20,)]
+
+
 def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     """One line of each kind: each column of each table holds what the line said."""
     assert {document["kind"] for document in LINES} == set(RECORD_TYPES)

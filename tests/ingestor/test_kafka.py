@@ -172,6 +172,9 @@ class RefusingWriter:
     def missing(self, table: str, rows: Any) -> list[int]:
         return []
 
+    def complete(self, table: str, rows: Any) -> None:
+        pass
+
 
 def test_a_refusal_stops_the_process_and_commits_nothing(
     kafka: KafkaBroker, topic: str, database: Database

@@ -45,6 +45,9 @@ class LedgerWriter:
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return []
 
+    def complete(self, table: str, rows: pa.Table) -> None:
+        pass
+
 
 class LeavingConsumer:
     """A group that takes the only partition away after the second fetch, and a broker that goes on delivering until

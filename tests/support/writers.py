@@ -37,6 +37,9 @@ class CrashingWriter:
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
 
+    def complete(self, table: str, rows: pa.Table) -> None:
+        self._writer.complete(table, rows)
+
     def ping(self) -> None:
         self._writer.ping()
 
@@ -63,6 +66,9 @@ class AwayWriter:
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
+
+    def complete(self, table: str, rows: pa.Table) -> None:
+        self._writer.complete(table, rows)
 
     def ping(self) -> None:
         self._writer.ping()
@@ -95,6 +101,9 @@ class ForgetfulWriter:
 
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         return self._writer.missing(table, rows)
+
+    def complete(self, table: str, rows: pa.Table) -> None:
+        self._writer.complete(table, rows)
 
     def ping(self) -> None:
         self._writer.ping()
