@@ -98,4 +98,30 @@ GRANT ON CLUSTER '{cluster}' SELECT ON tailrace_local.ledger TO tailrace_ingest;
 
 GRANT ON CLUSTER '{cluster}' SELECT ON tailrace_local.schema_migrations TO tailrace_ingest;
 
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.logs TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.tags TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.objects TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.traces TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.event_lines TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.feedback TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.predictions TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.ground_truths TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.exceptions TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.metadata TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(project_id, trace_ts, line_hash) ON tailrace_local.statistics TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT ON tailrace_local.tag_lines TO tailrace_ingest;
+
+GRANT ON CLUSTER '{cluster}' SELECT(topic, partition, offset, item, file_id, byte) ON tailrace_local.dead_letters TO tailrace_ingest;
+
 GRANT ON CLUSTER '{cluster}' SELECT ON tailrace_local.* TO tailrace_explore;

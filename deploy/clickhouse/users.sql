@@ -9,12 +9,39 @@ CREATE DATABASE IF NOT EXISTS tailrace;
 
 CREATE ROLE IF NOT EXISTS tailrace_ingest;
 
--- Rows go in; what is read back is the ledger of ranges, and the version of the tables. Lines cannot be read, changed or dropped.
+-- Rows go in. What is read back is the ledger of ranges, the version of the tables, and, where an insert is in doubt, which rows are
+-- there, by their hash, and the tags of lines. Messages and payloads cannot be read, and nothing can be changed or dropped.
 GRANT INSERT ON tailrace.* TO tailrace_ingest;
 
 GRANT SELECT ON tailrace.ledger TO tailrace_ingest;
 
 GRANT SELECT ON tailrace.schema_migrations TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.logs TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.tags TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.objects TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.traces TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.event_lines TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.feedback TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.predictions TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.ground_truths TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.exceptions TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.metadata TO tailrace_ingest;
+
+GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.statistics TO tailrace_ingest;
+
+GRANT SELECT ON tailrace.tag_lines TO tailrace_ingest;
+
+GRANT SELECT(topic, partition, offset, item, file_id, byte) ON tailrace.dead_letters TO tailrace_ingest;
 
 -- `tailrace dead-letters replay` and backfills run as the migrating user: they read lines and look for their rows.
 CREATE ROLE IF NOT EXISTS tailrace_explore;

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from support.engine import Engine
+from tailrace.ingestor.columns import _BUILDERS
 from tailrace.schemas.clickhouse import migrate
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "clickhouse"
+RECORDS = {build().table for build in _BUILDERS.values()} - {"tag_lines"} | {"tags"}
+"""Tables whose rows are looked for by hash."""
 PARAMETERS = {"ingestor_password": "one", "explorer_password": "two"}
 
 
@@ -76,17 +79,21 @@ def test_a_dead_letter_and_its_replays_are_on_one_shard() -> None:
 
 
 def test_the_ingestor_may_insert_and_no_more() -> None:
-    """It reads the ledger and the version of the tables, what it needs to work; the explorer only reads."""
+    """It reads the ledger and the version of the tables, and, where an insert is in doubt, which rows are there and what tags they
+    have, but no message and no payload; the explorer only reads."""
     grants = [s for s in statements("users.sql") if s.startswith("GRANT") and " ON " in s]
     ingest = {s for s in grants if s.endswith("tailrace_ingest")}
     assert {s.removesuffix(" TO tailrace_ingest") for s in ingest} == {
         "GRANT INSERT ON tailrace.*",
         "GRANT SELECT ON tailrace.ledger",
         "GRANT SELECT ON tailrace.schema_migrations",
+        "GRANT SELECT ON tailrace.tag_lines",
+        "GRANT SELECT(topic, partition, offset, item, file_id, byte) ON tailrace.dead_letters",
+        *(f"GRANT SELECT(project_id, trace_ts, line_hash) ON tailrace.{table}" for table in RECORDS),
     }
     assert set(grants) - ingest == {"GRANT SELECT ON tailrace.* TO tailrace_explore"}
     source = "".join(
         (FOLDER.parents[1] / "ingestor" / f"{name}.py").read_text() for name in ("insert", "intents", "run")
     )
     assert "readonly = 2" in (FOLDER / "users.sql").read_text()
-    assert set(re.findall(r"\bFROM (\w+)", source)) <= {"ledger", "dead_letters"}
+    assert set(re.findall(r"\bFROM (\w+)", source)) <= {"ledger", "dead_letters", "tag_lines"}

@@ -129,7 +129,9 @@ def test_lines_whose_tags_are_not_there_get_them_and_stay_one_row(database: Data
             for n in range(20)
         )
     )
-    view = client.query("SELECT create_table_query FROM system.tables WHERE name = 'tags_from_lines'")
+    view = client.query(
+        "SELECT create_table_query FROM system.tables WHERE name = 'tags_from_lines' AND database = currentDatabase()"
+    )
     client.command("DROP VIEW tags_from_lines")
     store(client, what, "killed")
     client.command(view.result_rows[0][0])
