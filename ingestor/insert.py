@@ -178,8 +178,9 @@ class ClickHouseWriter:
         with translated(self._where):
             hashes = rows["line_hash"].to_pylist()
             halves = sorted(self._not_unfolded(rows, hashes, self._stored(table, rows, hashes)))
-            for start in range(0, len(halves), self._at_once):
+            if halves:
                 log.warning("the tags of %d lines are not there although the lines are", len(halves))
+            for start in range(0, len(halves), self._at_once):
                 self._client.command(
                     _UNFOLD,
                     parameters={**_whereabouts(rows), "hashes": halves[start : start + self._at_once]},
