@@ -172,16 +172,18 @@ class BackgroundWriter:
             return True  # another thread starts it, or the code that this signal handler has interrupted
         try:
             if not self._running:
+                # Said before it is so: who closes while the thread starts has to wait for what it takes.
+                self._running = True
                 Thread(
                     target=_write_from,
                     args=(self._queue, self._file, self._counters, self._busy),
                     name="tailrace-writer",
                     daemon=True,
                 ).start()
-                self._running = True
                 self._also_at_the_end_of_a_child()
             return True
         except RuntimeError:
+            self._running = False
             return False
         finally:
             self._starting.release()

@@ -152,6 +152,41 @@ def test_threads_that_log_while_it_closes_lose_no_line_unseen(tmp_path: Path) ->
         sys.setswitchinterval(interval)
 
 
+def test_closing_waits_for_a_writer_that_is_just_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Property: what the thread has in its hands when the logger is closed is written and counted when `close` returns,
+    also while the line that started the thread has not come back from starting it."""
+    logger = FileLogger(tmp_path / "a.log", "shop", queue_lines=100)
+    taken, closed = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    class SlowToStart(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            closed.wait(10)
+
+    file = logger._background._file  # type: ignore[union-attr]
+    append_block = file.append_block
+
+    def slow_append_block(lines: list[bytes]) -> None:
+        taken.set()
+        seen.append(closed.wait(0.3))
+        append_block(lines)
+
+    monkeypatch.setattr("tailrace.background.Thread", SlowToStart)
+    monkeypatch.setattr(file, "append_block", slow_append_block)
+    first = threading.Thread(target=Trace(logger=logger).info, args=("x",))
+    first.start()
+    assert taken.wait(10)
+    logger.close(20)
+    stats = logger.stats()
+    closed.set()
+    first.join()
+    assert seen and not any(seen)
+    assert (stats.lines, stats.queued, stats.dropped) == (1, 0, 0)
+
+
 def test_a_failing_disk_is_counted_as_without_a_queue(tmp_path: Path) -> None:
     """Property: a block that the disk takes in part tears no line: each line that is counted as written is whole."""
     found = in_child(
