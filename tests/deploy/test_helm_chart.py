@@ -14,6 +14,7 @@ import yaml
 
 from support.tools import run, tool
 from tailrace.cli.app import app
+from tailrace.schemas.kafka import KafkaConnection
 
 CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "tailrace"
 OLDEST, NEWEST = "1.29", "1.37"
@@ -169,9 +170,56 @@ def test_the_sidecar_is_a_native_one() -> None:
     assert {"name": "logs", "mountPath": "/var/log/app", "readOnly": True} in sidecar["volumeMounts"]
 
 
+PASSWORD = ["kafka.saslMechanism=SCRAM-SHA-256", "kafka.username=tailrace"]
+TOKEN = ["kafka.saslMechanism=OAUTHBEARER"]
+TOKEN_URL = [
+    *TOKEN,
+    "kafka.oauth.tokenUrl=https://login.example.com/token",
+    "kafka.oauth.clientId=tailrace",
+    "kafka.oauth.scope=kafka",
+    "kafka.oauth.caInSecret=true",
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets"),
+    [(PASSWORD, ("p", "", "")), (TOKEN, ("", "token", "")), (TOKEN_URL, ("", "", "s"))],
+    ids=["password", "token", "token of an endpoint"],
+)
+def test_the_program_logs_in_with_what_the_chart_says(
+    settings: list[str], secrets: tuple[str, str, str], tmp_path: Path
+) -> None:
+    """Of every container that talks to Kafka: its variables, read by the program itself beside a secret with the keys that
+    values.yaml names, are a connection that can work; the endpoint of tokens is let through the network policy."""
+    keys = {"password": "p", "token": "t", "client-secret": "s", "token-ca.crt": "", "ca.crt": ""}
+    for key, value in keys.items():
+        (tmp_path / key).write_text(value)
+    documents = render(*ALL, *settings)
+    found = 0
+    for pod in pods(documents):
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            environ = {
+                each["name"]: each["value"].replace("/etc/tailrace/kafka", str(tmp_path))
+                for each in container.get("env", [])
+                if "value" in each
+            }
+            if "TAILRACE_KAFKA" in environ:
+                found += 1
+                connection = KafkaConnection.from_environ(environ["TAILRACE_KAFKA"], environ)
+                assert connection.security_protocol == "SASL_SSL"
+                token_file = connection.token_file and Path(connection.token_file).name
+                assert (connection.password, token_file, connection.client_secret) == secrets
+    assert found >= 3
+    (policy,) = [document for document in documents if document["kind"] == "NetworkPolicy"]
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert (443 in ports) == (settings is TOKEN_URL)
+
+
 @pytest.mark.parametrize(
     "setting",
     [
+        "kafka.oauth.tokenUrl=http://login.example.com/token",
+        "kafka.oauth.clientSecret=x",
         "kafka.brokers=kafka",
         "kafka.securityProtocol=SASL_SSL",
         "ingestor.replica=3",

@@ -54,10 +54,30 @@ capabilities: {drop: [ALL]}
 {{- if hasPrefix "SASL" .Values.kafka.securityProtocol }}
 - name: TAILRACE_KAFKA_SASL_MECHANISM
   value: {{ .Values.kafka.saslMechanism | quote }}
+{{- if ne .Values.kafka.saslMechanism "OAUTHBEARER" }}
 - name: TAILRACE_KAFKA_USERNAME
-  value: {{ required "kafka.username is needed with SASL" .Values.kafka.username | quote }}
+  value: {{ .Values.kafka.username | quote }}
 - name: TAILRACE_KAFKA_PASSWORD_FILE
   value: /etc/tailrace/kafka/password
+{{- else if .Values.kafka.oauth.tokenUrl }}
+- name: TAILRACE_KAFKA_TOKEN_URL
+  value: {{ .Values.kafka.oauth.tokenUrl | quote }}
+- name: TAILRACE_KAFKA_CLIENT_ID
+  value: {{ .Values.kafka.oauth.clientId | quote }}
+- name: TAILRACE_KAFKA_CLIENT_SECRET_FILE
+  value: /etc/tailrace/kafka/client-secret
+{{- with .Values.kafka.oauth.scope }}
+- name: TAILRACE_KAFKA_TOKEN_SCOPE
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.kafka.oauth.caInSecret }}
+- name: TAILRACE_KAFKA_TOKEN_CA_FILE
+  value: /etc/tailrace/kafka/token-ca.crt
+{{- end }}
+{{- else }}
+- name: TAILRACE_KAFKA_TOKEN_FILE
+  value: /etc/tailrace/kafka/token
+{{- end }}
 {{- end }}
 {{- if .Values.kafka.caInSecret }}
 - name: TAILRACE_KAFKA_CA_FILE
