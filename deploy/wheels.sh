@@ -28,9 +28,11 @@ for target in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do
   machine=${target%%-*}
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || { echo "no Rust for $target here: no wheel for it"; continue; }
   printf '#!/bin/sh\nexec "%s" -m ziglang cc -target %s-linux-gnu.2.17 "$@"\n' "$python" "$machine" > "$work/linker"
-  chmod +x "$work/linker"
+  printf '#!/bin/sh\nexec "%s" -m ziglang ar "$@"\n' "$python" > "$work/archiver"
+  chmod +x "$work/linker" "$work/archiver"
   name=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_LINKER
-  env "$name=$work/linker" CARGO_BUILD_TARGET="$target" CARGO_TARGET_DIR="$work/target" \
+  # zstd is C: what compiles it looks for the same program under other names.
+  env "$name=$work/linker" "CC_${target//-/_}=$work/linker" "AR_${target//-/_}=$work/archiver" CARGO_BUILD_TARGET="$target" CARGO_TARGET_DIR="$work/target" \
     "$python" -m build --quiet --wheel --outdir "$work" \
     "--config-setting=--build-option=--plat-name=manylinux2014_$machine" "$home"
   "$python" -m auditwheel show "$work"/tailrace-*_"$machine".whl | grep -q '"manylinux_2_17_'
