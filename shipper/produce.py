@@ -27,6 +27,7 @@ from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
+from tailrace.shipper.produce_request import gather_requests
 from tailrace.shipper.record_batch import RecordBatch, SentBatch, compiled_batches
 from tailrace.shipper.settings import KafkaSettings
 from tailrace.shipper.topics import (
@@ -369,7 +370,7 @@ class KafkaWriter:
     def _new_producer(self) -> Any:
         options = self.settings.connection.client_arguments()
         compression = self.settings.compression
-        return AIOKafkaProducer(
+        producer = AIOKafkaProducer(
             **options,
             acks="all",
             enable_idempotence=True,  # retries inside the producer do not repeat lines
@@ -380,6 +381,8 @@ class KafkaWriter:
             request_timeout_ms=30_000,
             retry_backoff_ms=100,
         )
+        gather_requests(producer.client)
+        return producer
 
 
 class KafkaSink:
