@@ -117,7 +117,9 @@ def test_compiled_batches_are_those_of_python(
 ) -> None:
     """However files, lines and blank lines lie, and wherever batches end: the same records are in the same batches, as another
     reader sees them, and uncompressed they are the same bytes."""
-    settings = KafkaSettings(KafkaConnection(brokers="127.0.0.1:1"), message_bytes=message_bytes, compression=codec)
+    settings = KafkaSettings(
+        KafkaConnection(brokers="127.0.0.1:1"), message_bytes=message_bytes, compression=codec
+    )
     writer = KafkaWriter(settings, 10**6, "shipper", cast(Spans, SimpleNamespace(headers=lambda: trace)))
     writer._batch_bytes = batch_bytes
     compiled = writer._compiled(chunks, MOMENT)
