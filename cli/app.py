@@ -200,8 +200,9 @@ def run(arguments: Sequence[str]) -> int:
         )
     try:
         command = _for(arguments, os.environ)
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():  # `main` sees to that
+            gc.freeze()
+            gc.enable()
         result: Any = context.run(
             command,
             args=_config_first(arguments),

@@ -156,9 +156,9 @@ def test_a_compiled_batch_of_megabytes() -> None:
         + b"x" * 3_000_000
     )
     chunk = FileChunk(FileRef("f", "app.log"), BytePosition(5), BytePosition(5 + len(data)), data)
-    for codec in get_args(Compression):
+    for codec, level in [*((codec, None) for codec in get_args(Compression)), ("zstd", -7), ("zstd", 3)]:
         made = compiled_batches(
-            [chunk], 1 << 16, 1_000_000, MOMENT, codec, None, [("h", b"v")], transactional=True
+            [chunk], 1 << 16, 1_000_000, MOMENT, codec, level, [("h", b"v")], transactional=True
         )
         if codec in ("gzip", "lz4"):
             assert made is None
