@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -21,7 +22,6 @@ from tailrace.cli.config_file import find, read
 from tailrace.cli.config_keys import keys
 from tailrace.cli.environment import Configuration
 from tailrace.cli.logs import LogFormat, LogFormatOption, say, set_up
-from tailrace.cli.render import caret
 from tailrace.cli.setting import Setting
 from tailrace.schemas.errors import ConfigError, NotFound, SliceError, TailraceError
 
@@ -199,8 +199,12 @@ def run(arguments: Sequence[str]) -> int:
             logging.WARNING,
         )
     try:
+        command = _for(arguments, os.environ)
+        if not gc.isenabled():  # `main` sees to that
+            gc.freeze()
+            gc.enable()
         result: Any = context.run(
-            _for(arguments, os.environ),
+            command,
             args=_config_first(arguments),
             standalone_mode=False,
             obj=_Call(arguments),
@@ -250,6 +254,8 @@ def _report(error: TailraceError, configuration: Configuration | None) -> int:
     if isinstance(error, ConfigError) and configuration is not None:
         say(f"tailrace: settings of {configuration.file.path} are in use; `tailrace config show` says which")
     if isinstance(error, SliceError):
+        from tailrace.cli.render import caret
+
         print(caret(error.text, error.column), file=sys.stderr)
     if isinstance(error, NotFound):
         return NOT_FOUND

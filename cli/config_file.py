@@ -6,17 +6,19 @@ import json
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tailrace.cli.config_keys import FromEnvironment, Key, Keys, similar, tables
 from tailrace.schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import tomllib
 
 NAME = "tailrace.toml"
 _MOST_SHOWN = 60
@@ -64,6 +66,8 @@ def read(path: Path, keys: Keys) -> ConfigFile:
     Raises:
         ConfigError: It cannot be read; or what is wrong with it, a line for each fault.
     """
+    import tomllib  # most commands find no file
+
     text, mode = _text_of(path)
     try:
         document = tomllib.loads(text)
@@ -223,6 +227,8 @@ def _lines(text: str) -> dict[str, int]:
     Statement by statement: the lines that together are one, which a value in brackets or triple quotes needs, are parsed
     below the header that they stand under. `tomllib` itself tells no positions.
     """
+    import tomllib
+
     found: dict[str, int] = {}
     header, statement, first = "", "", 0
     for number, line in enumerate(text.splitlines(keepends=True), 1):

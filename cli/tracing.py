@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
-from importlib import metadata
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +66,8 @@ def traced(exporter: Exporter, command: str) -> Iterator[Spans]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as exc:
         raise ConfigError(f"--traces otlp needs OpenTelemetry ({exc}): pip install 'tailrace[otel]'") from exc
+    from importlib import metadata
+
     name = os.environ.get("OTEL_SERVICE_NAME") or f"tailrace-{command}"
     try:
         resource = Resource.create({"service.name": name, "service.version": metadata.version("tailrace")})

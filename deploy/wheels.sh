@@ -27,10 +27,17 @@ PYTHON
 for target in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu; do
   machine=${target%%-*}
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || { echo "no Rust for $target here: no wheel for it"; continue; }
-  printf '#!/bin/sh\nexec "%s" -m ziglang cc -target %s-linux-gnu.2.17 "$@"\n' "$python" "$machine" > "$work/linker"
-  chmod +x "$work/linker"
+  # zstd is C, and what compiles it names the target too, in words that Zig does not take.
+  cat > "$work/compiler" <<SH
+#!/bin/sh
+for word; do shift; case \$word in --target=*) ;; *) set -- "\$@" "\$word" ;; esac; done
+exec "$python" -m ziglang cc -target $machine-linux-gnu.2.17 "\$@"
+SH
+  printf '#!/bin/sh\nexec "%s" -m ziglang ar "$@"\n' "$python" > "$work/archiver"
+  chmod +x "$work/compiler" "$work/archiver"
   name=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_LINKER
-  env "$name=$work/linker" CARGO_BUILD_TARGET="$target" CARGO_TARGET_DIR="$work/target" \
+  env "$name=$work/compiler" "CC_${target//-/_}=$work/compiler" "AR_${target//-/_}=$work/archiver" \
+    CARGO_BUILD_TARGET="$target" CARGO_TARGET_DIR="$work/target" \
     "$python" -m build --quiet --wheel --outdir "$work" \
     "--config-setting=--build-option=--plat-name=manylinux2014_$machine" "$home"
   "$python" -m auditwheel show "$work"/tailrace-*_"$machine".whl | grep -q '"manylinux_2_17_'

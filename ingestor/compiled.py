@@ -7,13 +7,12 @@ which reads what is rare or odd, and says what is wrong with the rest. Where the
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from tailrace.ingestor.arrow import INSTANT, numbers, texts
-from tailrace.schemas.line_feeds import compiled_lines
+from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
 
 _TEXT, _BINARY, _INT32 = pa.string(), pa.binary(), pa.int32()
 _INSTANTS = frozenset({"ts", "trace_ts"})
@@ -60,7 +59,7 @@ class Survey(NamedTuple):
 
 def is_available() -> bool:
     """Whether lines are decoded by compiled code in this process."""
-    return compiled_lines is not None and os.environ.get("TAILRACE_PURE_PYTHON", "") not in ("1", "true")
+    return wanted_lines() is not None
 
 
 class CompiledColumns:

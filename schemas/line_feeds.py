@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from types import ModuleType
 
@@ -10,6 +11,11 @@ try:
     from tailrace.schemas import _lines as compiled_lines
 except ImportError:  # installed from source where nothing compiles it
     compiled_lines = None
+
+
+def wanted_lines() -> ModuleType | None:
+    """The compiled code, unless there is none or `TAILRACE_PURE_PYTHON` says that Python is to do what it does."""
+    return None if os.environ.get("TAILRACE_PURE_PYTHON", "") in ("1", "true") else compiled_lines
 
 
 SAMPLE_BYTES, SHORT_LINES = 4096, 32

@@ -27,7 +27,8 @@ from tailrace.schemas.kafka import KafkaConnection, login, translate_kafka
 from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.lines import HEAD_BYTES, count, together
-from tailrace.shipper.record_batch import RecordBatch
+from tailrace.shipper.produce_request import gather_requests
+from tailrace.shipper.record_batch import RecordBatch, SentBatch, compiled_batches
 from tailrace.shipper.settings import KafkaSettings
 from tailrace.shipper.topics import (
     DEFAULT_MESSAGE_BYTES,
@@ -93,7 +94,7 @@ class Messages:
 
     chunks: tuple[FileChunk, ...]
     """What they were made of, to make them again: a batch can be given to one producer only."""
-    batches: list[tuple[int, RecordBatch]] = field(default_factory=list)
+    batches: list[tuple[int, SentBatch]] = field(default_factory=list)
     """By partition, in the order in which they must be sent."""
     lines: int = 0
     spent: bool = False
@@ -200,13 +201,43 @@ class KafkaWriter:
     def encode(self, chunks: Sequence[FileChunk]) -> Messages:
         """The lines of these chunks as messages; does no IO, and may run in a thread."""
         messages = Messages(tuple(chunks))
-        open_batches: dict[int, RecordBatch] = {}
         now = int(time.time() * 1000)
         if not self._partitions:
             raise KafkaUnavailable("open comes before encode")
+        by_partition: dict[int, list[FileChunk]] = {}
+        for chunk in chunks:
+            by_partition.setdefault(partition_of(chunk.file.id, self._partitions), []).append(chunk)
+            messages.lines += _lines(chunk)
+        for partition, its_chunks in by_partition.items():
+            batches = self._compiled(its_chunks, now)
+            if batches is None:
+                batches = self._batches(its_chunks, now)
+            messages.batches += [(partition, batch) for batch in batches]
+        count_of_messages = sum(batch.record_count() for _, batch in messages.batches)
+        self._spans.note(
+            {"messaging.batch.message_count": count_of_messages, "tailrace.lines": messages.lines}
+        )
+        return messages
+
+    def _compiled(self, chunks: Sequence[FileChunk], now: int) -> Sequence[SentBatch] | None:
+        """Batches of chunks where nothing is out of the ordinary, and compiled code is there to make them."""
+        if self._heads_only or any(chunk.oversized is not None for chunk in chunks):
+            return None
+        return compiled_batches(
+            chunks,
+            self._message_bytes,
+            self._batch_bytes,
+            now,
+            self.settings.compression,
+            self.settings.compression_level,
+            self._spans.headers(),
+            transactional=self.transactional_id is not None,
+        )
+
+    def _batches(self, chunks: Sequence[FileChunk], now: int) -> Sequence[SentBatch]:
         trace = self._spans.headers()
 
-        def begin(partition: int) -> RecordBatch:
+        def begin() -> RecordBatch:
             batch = RecordBatch(
                 self._batch_bytes,
                 now,
@@ -214,28 +245,21 @@ class KafkaWriter:
                 self.settings.compression_level,
                 transactional=self.transactional_id is not None,
             )
-            open_batches[partition] = batch
-            messages.batches.append((partition, batch))
+            batches.append(batch)
             return batch
 
+        batches: list[RecordBatch] = []
+        batch = begin()
         for chunk in chunks:
-            partition = partition_of(chunk.file.id, self._partitions)
-            batch = open_batches.get(partition) or begin(partition)
             file_id = chunk.file.id.encode()
             for position, value, headers in self._values(chunk):
                 key = b"%b@%d" % (file_id, position)
                 if not batch.append(key, value, headers + trace):
                     batch.close()
-                    batch = begin(partition)
+                    batch = begin()
                     batch.append(key, value, headers + trace)
-            messages.lines += _lines(chunk)
-        for batch in open_batches.values():
-            batch.close()
-        count_of_messages = sum(batch.record_count() for _, batch in messages.batches)
-        self._spans.note(
-            {"messaging.batch.message_count": count_of_messages, "tailrace.lines": messages.lines}
-        )
-        return messages
+        batch.close()
+        return batches
 
     def _values(self, chunk: FileChunk) -> Iterator[tuple[int, memoryview, list[tuple[str, bytes]]]]:
         """Position in the file, value and headers of each message of a chunk."""
@@ -269,7 +293,7 @@ class KafkaWriter:
             # The first attempt gave its batches to a producer that is gone.
             messages.batches = (await asyncio.to_thread(self.encode, messages.chunks)).batches
         messages.spent = True
-        by_partition: dict[int, list[RecordBatch]] = {}
+        by_partition: dict[int, list[SentBatch]] = {}
         for partition, batch in messages.batches:
             if batch.record_count():
                 by_partition.setdefault(partition, []).append(batch)
@@ -282,7 +306,7 @@ class KafkaWriter:
         if self._heads_only:
             self._heads_only.clear()
 
-    async def _send_partition(self, partition: int, batches: Sequence[RecordBatch]) -> None:
+    async def _send_partition(self, partition: int, batches: Sequence[SentBatch]) -> None:
         acknowledged = []
         for batch in batches:
             # Waits until the batch before it was taken from the queue: one is in flight and one is queued.
@@ -299,7 +323,7 @@ class KafkaWriter:
         if failure is not None:
             raise failure
 
-    def _too_large(self, batch: RecordBatch, exc: Exception) -> TooLarge:
+    def _too_large(self, batch: SentBatch, exc: Exception) -> TooLarge:
         refused = _records(batch)
         if len(refused) == 1 and b"\n" in refused[0].value:
             self._message_bytes //= 2
@@ -346,7 +370,7 @@ class KafkaWriter:
     def _new_producer(self) -> Any:
         options = self.settings.connection.client_arguments()
         compression = self.settings.compression
-        return AIOKafkaProducer(
+        producer = AIOKafkaProducer(
             **options,
             acks="all",
             enable_idempotence=True,  # retries inside the producer do not repeat lines
@@ -357,6 +381,8 @@ class KafkaWriter:
             request_timeout_ms=30_000,
             retry_backoff_ms=100,
         )
+        gather_requests(producer.client)
+        return producer
 
 
 class KafkaSink:
@@ -422,7 +448,7 @@ def _length(chunk: FileChunk) -> int:
     return chunk.end - chunk.start
 
 
-def _records(batch: RecordBatch) -> list[Any]:
+def _records(batch: SentBatch) -> list[Any]:
     """What is in a batch that was built: the broker's answer names the batch, not the record."""
     from aiokafka.record.default_records import DefaultRecordBatch
 

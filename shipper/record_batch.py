@@ -18,6 +18,8 @@ from typing import Protocol
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
+from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
+from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.levels import LEVELS
 
 Headers = Sequence[tuple[str, bytes]]
@@ -29,6 +31,8 @@ _CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _TRANSACTIONAL = 0x10
 _LENGTH_UNCOUNTED, _CRC_AT, _CRC_FROM = 12, 17, 21
 _HEADER = struct.Struct(">qiibIhiqqqhii")
+_CRC = struct.Struct(">I")
+_COMPILED = frozenset({"none", "snappy", "zstd"})
 _XERIAL = b"\x82SNAPPY\x00" + struct.pack(">ii", 1, 1)
 
 
@@ -44,7 +48,63 @@ class Compressor(Protocol):
         ...
 
 
-class RecordBatch:
+class SentBatch:
+    """What aiokafka asks of a batch that it sends; the records are the subclass's.
+
+    Args:
+        timestamp: Of all records, in milliseconds since the epoch.
+        compression: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+        transactional: Whether it is sent within a transaction.
+    """
+
+    def __init__(self, timestamp: int, compression: str, *, transactional: bool) -> None:
+        self._timestamp = timestamp
+        self._attributes = _CODECS[compression] | (_TRANSACTIONAL if transactional else 0)
+        self._producer = (-1, -1, 0)
+
+    def close(self) -> None:
+        """Takes no more records."""
+        raise NotImplementedError
+
+    def closed(self) -> bool:
+        """Whether it takes no more records."""
+        raise NotImplementedError
+
+    def record_count(self) -> int:
+        """How many records it holds."""
+        raise NotImplementedError
+
+    def size(self) -> int:
+        """Bytes, those of the records before compression while it is open."""
+        raise NotImplementedError
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer = (producer_id, producer_epoch, base_sequence)
+
+    def _build(self) -> bytearray:
+        raise NotImplementedError
+
+    def _pack_head(self, built: bytearray) -> None:
+        """Writes all that stands before the records but the checksum, which covers the end of it."""
+        count = self.record_count()
+        _HEADER.pack_into(
+            built,
+            0,
+            0,  # the broker gives offsets
+            len(built) - _LENGTH_UNCOUNTED,
+            -1,  # no leader's epoch is known
+            2,  # of the format
+            0,
+            self._attributes,
+            count - 1,
+            self._timestamp,
+            self._timestamp,
+            *self._producer,
+            count,
+        )
+
+
+class RecordBatch(SentBatch):
     """Records for one partition.
 
     Args:
@@ -64,14 +124,12 @@ class RecordBatch:
         *,
         transactional: bool,
     ) -> None:
+        super().__init__(timestamp, compression, transactional=transactional)
         self._most = most - _HEADER.size
-        self._timestamp = timestamp
-        self._attributes = _CODECS[compression] | (_TRANSACTIONAL if transactional else 0)
         self._compressor: Compressor | None = _compressor(compression, level)
         self._gathered: list[bytes | memoryview] = []
         self._gathered_size = self._size = self._count = 0
         self._body: list[bytes | memoryview] = []
-        self._producer = (-1, -1, 0)
         self._built: bytearray | None = None
 
     def append(self, key: bytes, value: bytes | memoryview, headers: Headers = ()) -> bool:
@@ -126,31 +184,115 @@ class RecordBatch:
             self._gathered_size = 0
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        self._producer = (producer_id, producer_epoch, base_sequence)
+        super()._set_producer_state(producer_id, producer_epoch, base_sequence)
         self._built = None
 
     def _build(self) -> bytearray:
         self.close()
         if self._built is None:
             built = bytearray().join([bytes(_HEADER.size), *self._body])
-            _HEADER.pack_into(
-                built,
-                0,
-                0,  # the broker gives offsets
-                len(built) - _LENGTH_UNCOUNTED,
-                -1,  # no leader's epoch is known
-                2,  # of the format
-                0,
-                self._attributes,
-                self._count - 1,
-                self._timestamp,
-                self._timestamp,
-                *self._producer,
-                self._count,
-            )
-            struct.pack_into(">I", built, _CRC_AT, calc_crc32c(memoryview(built)[_CRC_FROM:]))
+            self._pack_head(built)
+            _CRC.pack_into(built, _CRC_AT, calc_crc32c(memoryview(built)[_CRC_FROM:]))
             self._built = built
         return self._built
+
+
+class CompiledBatch(SentBatch):
+    """Records for one partition that compiled code framed and compressed.
+
+    Args:
+        built: The batch, with room for its head.
+        count: How many records.
+        crc: The CRC-32C of what comes behind the head.
+        timestamp: As of `SentBatch`; so are the others.
+        compression: See there.
+        transactional: See there.
+    """
+
+    def __init__(
+        self,
+        built: bytearray,
+        count: int,
+        crc: int,
+        timestamp: int,
+        compression: str,
+        *,
+        transactional: bool,
+    ) -> None:
+        super().__init__(timestamp, compression, transactional=transactional)
+        self._built, self._count, self._crc = built, count, crc
+
+    def close(self) -> None:
+        """It always was."""
+
+    def closed(self) -> bool:
+        """It always was."""
+        return True
+
+    def record_count(self) -> int:
+        """How many records it holds."""
+        return self._count
+
+    def size(self) -> int:
+        """Bytes."""
+        return len(self._built)
+
+    def _build(self) -> bytearray:
+        if compiled_lines is None:
+            raise RuntimeError("what made this batch is not installed")
+        built = self._built
+        self._pack_head(built)
+        end_of_head = bytes(built[_CRC_FROM : _HEADER.size])
+        crc = compiled_lines.crc32c_joined(end_of_head, self._crc, len(built) - _HEADER.size)
+        _CRC.pack_into(built, _CRC_AT, crc)
+        return built
+
+
+def compiled_batches(
+    chunks: Sequence[FileChunk],
+    message_bytes: int,
+    batch_bytes: int,
+    timestamp: int,
+    compression: str,
+    level: int | None,
+    headers: Headers,
+    *,
+    transactional: bool,
+) -> list[CompiledBatch] | None:
+    """The lines of these chunks, as `RecordBatch` would hold them; `None` where nothing compiled can do it.
+
+    Works without the interpreter's lock.
+
+    Args:
+        chunks: Of one partition, none of them with an overlong line.
+        message_bytes: Lines that follow on one another share a record up to this size.
+        batch_bytes: Of a batch, before compression.
+        timestamp: As of `RecordBatch`; so are `compression`, `level` and `transactional`.
+        compression: See there.
+        level: See there.
+        headers: Of every record.
+        transactional: See there.
+    """
+    compiled = wanted_lines()
+    if compiled is None or compression not in _COMPILED:
+        return None
+    levels = LEVELS.get(compression)
+    chosen = level if level is not None else levels.usual if levels is not None else 0
+    try:
+        made = compiled.record_batches(
+            [(chunk.file.id.encode(), chunk.start, chunk.data) for chunk in chunks],
+            message_bytes,
+            batch_bytes,
+            compression,
+            chosen,
+            _encoded(headers),
+        )
+    except RuntimeError:  # it is wrong somewhere; Python makes these batches
+        return None
+    return [
+        CompiledBatch(built, count, crc, timestamp, compression, transactional=transactional)
+        for built, count, crc in made
+    ]
 
 
 def _encoded(headers: Headers) -> bytes:

@@ -181,7 +181,9 @@ class Shipper(Generic[P]):
     async def _follow(self, tailer: Tailer, started: float) -> None:
         watched = self._paths
         self._following = True
-        with Watch(watched_directories(watched), poll_only=self._settings.poll_only) as watch:
+        # What ends by itself ships what is there at its first look: nothing that comes later is waited for.
+        poll_only = self._settings.poll_only or self._settings.once
+        with Watch(watched_directories(watched), poll_only=poll_only) as watch:
             last_small, last_begun = False, float("-inf")
             while not self._stopping.is_set():
                 if last_small:

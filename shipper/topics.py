@@ -131,10 +131,12 @@ async def _create(admin: Any, settings: KafkaSettings, topic: Topic) -> None:
         )
     log.info("made topic %s with %d partitions", topic.name, topic.partitions)
     deadline = asyncio.get_running_loop().time() + LEADER_SECONDS
+    pause = 0.005  # one broker alone has it by then
     while not all(p["leader"] >= 0 for p in await _partitions(admin, topic.name) or [{"leader": -1}]):
         if asyncio.get_running_loop().time() > deadline:
             raise KafkaUnavailable(f"topic {topic.name} was made, but has no leader yet")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(pause)
+        pause = min(0.1, 2 * pause)
 
 
 async def _config(admin: Any, name: str) -> dict[str, str]:

@@ -309,6 +309,7 @@ class TransactionalDelivery:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
+            retry_backoff_ms=10,  # the first question for an end always comes before the topic is known
         )
         try:
             await asyncio.wait_for(consumer.start(), 30)

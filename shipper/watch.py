@@ -12,29 +12,12 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
 
 log = logging.getLogger(__name__)
-
-EVENTS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileDeletedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-]
 
 
 class Watch:
@@ -69,16 +52,18 @@ class Watch:
     def _start(self) -> None:
         if self._poll_only or not self._directories:
             return
-        observer = Observer()
-        handler = _Wake(asyncio.get_running_loop(), self._changed)
+        from tailrace.shipper.events import observed  # a run that asks for no events starts without it
+
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop closed while an event was on its way
+                loop.call_soon_threadsafe(self._changed.set)
+
         try:
-            for path, deep in self._directories.items():
-                observer.schedule(handler, path, recursive=deep, event_filter=EVENTS)
-            observer.start()
+            self._observer = observed(self._directories, wake)
         except OSError as exc:
             log.warning("no file events (%s): looking every poll interval instead", exc)
-            return
-        self._observer = observer
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -107,15 +92,3 @@ def _stop(observer: BaseObserver | None) -> None:
     if observer is not None:
         observer.stop()
         observer.join(timeout=5)
-
-
-class _Wake(FileSystemEventHandler):
-    """Runs in the observer's thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-        self._loop = loop
-        self._changed = changed
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop closed while an event was on its way
-            self._loop.call_soon_threadsafe(self._changed.set)

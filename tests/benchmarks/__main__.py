@@ -15,6 +15,7 @@ and `memory`, the last one for hours.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import tailrace
 from benchmarks import arriving, asking, calling, growing, ingesting, profiles, shipping
 from benchmarks.measure import QUICK, SMOKE, Bench, Plan, Row
 from support.kafka import REPOSITORY
@@ -122,6 +124,8 @@ def _bench(plan: Plan, out: Path) -> Iterator[Bench]:
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {what}", file=sys.stderr, flush=True)
 
+    # As installers leave it: by itself it would be compiled anew in every run where PYTHONDONTWRITEBYTECODE is set.
+    compileall.compile_dir(tailrace.__path__[0], quiet=2)
     with tempfile.TemporaryDirectory(prefix="tailrace-bench-", ignore_cleanup_errors=True) as home:
         bench = Bench(plan, Path(home), out, say)
         try:

@@ -1,19 +1,22 @@
-//! The compiled form of what `tailrace.ingestor.decode` and `columns` do in Python: lines of a log file into Arrow columns.
+//! The compiled form of what `tailrace.ingestor.decode` and `columns` do in Python, lines of a log file into Arrow columns, and
+//! of `tailrace.shipper.record_batch`, lines into record batches of Kafka.
 
 mod columns;
 mod instant;
 mod json;
 mod lines;
+mod records;
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyByteArray, PyBytes, PyDict};
 
 use columns::{Interned, Own, Texts};
 use lines::{kind_names, Reader, Rows, Table, DIALECTS, TABLES};
+use records::{Batches, Chunk, Codec};
 
 /// Number, start and end of each line that did not become a row.
 type Others = Vec<(usize, usize, usize)>;
@@ -153,9 +156,61 @@ fn count_line_feeds(block: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', block).count()
 }
 
+/// Lines as record batches of Kafka's format 2, whose heads are left empty: compressed without the interpreter's lock.
+///
+/// A record holds lines that follow on one another, without the last line feed; its key, `<id>@<position>`, says where the first
+/// of them stands. Where nothing but blank lines would be in a record there is none.
+///
+/// Args:
+///     chunks: The file's id, the position of the first byte in the file, and the lines, of each.
+///     message_bytes: Of a record's lines at most, or one line.
+///     batch_bytes: Of a batch before compression at most, or one record.
+///     codec: "none", "snappy" or "zstd".
+///     level: Of zstd.
+///     headers: Of every record, as they are written there.
+///
+/// Returns:
+///     Of each batch its bytes, how many records are in it, and the CRC-32C of what comes behind the 61 bytes of its head.
+///
+/// Raises:
+///     ValueError: There is no such codec here, or not at this level.
+///     RuntimeError: This code is wrong somewhere.
+#[pyfunction]
+fn record_batches<'py>(
+    py: Python<'py>,
+    chunks: Vec<Chunk>,
+    message_bytes: usize,
+    batch_bytes: usize,
+    codec: &str,
+    level: i32,
+    headers: Vec<u8>,
+) -> PyResult<Vec<(Bound<'py, PyByteArray>, u32, u32)>> {
+    let codec =
+        Codec::named(codec, level).ok_or_else(|| PyValueError::new_err(format!("no {codec} at level {level}")))?;
+    let mut batches = Batches::new(chunks, message_bytes, batch_bytes, codec, headers);
+    let mut found = Vec::new();
+    while let Some(batch) = py.detach(|| guarded(|| batches.batch()))?.map_err(PyRuntimeError::new_err)? {
+        found.push((PyByteArray::new(py, batch.bytes), batch.count, batch.crc));
+    }
+    Ok(found)
+}
+
+/// The CRC-32C of some bytes and what comes behind them.
+///
+/// Args:
+///     first: These bytes.
+///     crc: Of what comes behind them.
+///     size: How many bytes that is.
+#[pyfunction]
+fn crc32c_joined(first: &[u8], crc: u32, size: usize) -> u32 {
+    crc32c::crc32c_combine(crc32c::crc32c(first), crc, size)
+}
+
 #[pymodule]
 fn _lines(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(survey, module)?)?;
     module.add_function(wrap_pyfunction!(count_line_feeds, module)?)?;
+    module.add_function(wrap_pyfunction!(record_batches, module)?)?;
+    module.add_function(wrap_pyfunction!(crc32c_joined, module)?)?;
     module.add_class::<Columns>()
 }
