@@ -59,6 +59,8 @@ INSERT_SETTINGS = {
     "min_insert_block_size_rows": 0,
     "min_insert_block_size_bytes": 0,
     "max_insert_threads": 1,
+    # Nor several in what views make of it: tags would be as many parts as there are 65,409 of them, all to be merged again at once.
+    "max_block_size": 100_000_000,
     # Rows that stand twice in one block are merged like those of two blocks, in the background, and readers count them once
     # anyway: looking for them at each insert took a third of its time.
     "optimize_on_insert": 0,

@@ -303,6 +303,20 @@ def test_a_day_a_row_is_one_insert(database: Database) -> None:
     assert counts(client)["logs"] == 300
 
 
+def test_an_insert_is_one_part_of_each_table(database: Database) -> None:
+    """However many tags the lines of a batch have, they are one part, sorted once and merged no sooner than the lines."""
+    client = database()
+    client.command("SYSTEM STOP MERGES tags")
+    tags = [{"name": f"n{number}", "value": number} for number in range(1_000)]
+    lines = [hostile.line(hostile.v1("tags", trace_id=f"t{n}", tags=tags)) for n in range(100)]
+    store(client, batch(*lines), "large")
+    parts = client.query(
+        "SELECT table, count(), sum(rows) FROM system.parts WHERE active AND database = currentDatabase() "
+        "AND table IN ('tag_lines', 'tags') GROUP BY table ORDER BY table"
+    )
+    assert parts.result_rows == [("tag_lines", 1, 100), ("tags", 1, 100_000)]
+
+
 @pytest.mark.parametrize("table", ["logs", "tag_lines", "event_lines", "dead_letters", "ledger"])
 def test_a_token_without_its_rows(database: Database, table: str) -> None:
     """A batch in doubt is looked for: where the server remembers the token and has no rows, they are inserted again."""
