@@ -317,6 +317,30 @@ def test_an_insert_is_one_part_of_each_table(database: Database) -> None:
     assert parts.result_rows == [("tag_lines", 1, 100), ("tags", 1, 100_000)]
 
 
+def test_merging_column_by_column_keeps_every_tag(database: Database) -> None:
+    """Lines that came twice are one after a merge, each with its tags as they were, however many it has."""
+    client = database()
+    client.command(
+        "ALTER TABLE tag_lines MODIFY SETTING vertical_merge_algorithm_min_rows_to_activate = 1, min_bytes_for_wide_part = 1, "
+        "min_bytes_for_full_part_storage = 0"
+    )
+    lines = [
+        hostile.line(
+            hostile.v1("tags", trace_id=f"t{n}", tags=[{"name": f"a{m}", "value": m} for m in range(n % 5)])
+        )
+        for n in range(200)
+    ]
+    for start in (0, 50, 100):
+        store(client, batch(*lines[start : start + 100]), f"from {start}")
+    question = (
+        "SELECT DISTINCT trace_id, line_hash, tags.name, tags.str, tags.num FROM tag_lines ORDER BY trace_id"
+    )
+    before = client.query(question).result_rows
+    client.command("OPTIMIZE TABLE tag_lines FINAL")
+    assert client.query(question).result_rows == before
+    assert counts(client)["tag_lines"] == len(before) == 200
+
+
 @pytest.mark.parametrize("table", ["logs", "tag_lines", "event_lines", "dead_letters", "ledger"])
 def test_a_token_without_its_rows(database: Database, table: str) -> None:
     """A batch in doubt is looked for: where the server remembers the token and has no rows, they are inserted again."""

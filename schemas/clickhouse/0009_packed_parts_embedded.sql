@@ -1,0 +1,19 @@
+-- What one insert brings is a small part, which is merged within seconds. See PACKED_BYTES.
+ALTER TABLE logs MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE tag_lines MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE tags MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE tag_stats MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE objects MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE traces MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE event_lines MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE feedback MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE predictions MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE ground_truths MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE exceptions MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE metadata MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE statistics MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE dead_letters MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE dead_letter_replays MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE ledger MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE backfill_ranges MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
+ALTER TABLE backfill_files MODIFY SETTING min_bytes_for_full_part_storage = ${packed_bytes};
