@@ -84,8 +84,14 @@ class Gathering:
         ranges, settings = tuple(self.ranges), self.settings
 
         def without(rejected: Mapping[int, str]) -> DecodedBatch:
+            hashes = pa.array(list(rejected), pa.uint64())
             return _joined(
-                [decode(found.lines.chunks(found.file, settings), settings, rejected) for found in ranges]
+                [
+                    decode(found.lines.chunks(found.file, settings), settings, rejected)
+                    if _has_any(found.content, hashes)
+                    else found.content
+                    for found in ranges
+                ]
             )
 
         def _joined(contents: Sequence[Content]) -> DecodedBatch:
@@ -97,6 +103,10 @@ class Gathering:
             )
 
         return _joined([found.content for found in ranges])
+
+
+def _has_any(content: Content, hashes: pa.Array) -> bool:
+    return any(pc.any(pc.is_in(rows["line_hash"], value_set=hashes)).as_py() for _, rows in content.tables)
 
 
 def _tables(contents: Sequence[Content]) -> Iterator[tuple[str, pa.Table]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import glob
-import gzip
 import io
 import lzma
 import os
@@ -24,6 +23,11 @@ import msgspec
 import xxhash
 
 from tailrace.schemas.errors import ConfigError
+
+try:
+    from isal import igzip as gzip
+except ImportError:  # there is none for this processor
+    import gzip  # type: ignore[no-redef]
 
 STDIN = "-"
 BLOCK_BYTES = 256 * 1024
@@ -79,6 +83,11 @@ class Source(msgspec.Struct, frozen=True):
     def is_stdin(self) -> bool:
         """Whether it can be read once only, and by this process only."""
         return self.path == STDIN
+
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether it is a local file, and no pipe."""
+        return self.inode > 0 and not self.remote
 
     @property
     def in_process(self) -> bool:
@@ -403,7 +412,7 @@ def _uncompressed(file_as_stored: IO[bytes]) -> io.BufferedReader:
         )
     raw: Any
     if compression == "gzip":
-        raw = gzip.GzipFile(fileobj=file, mode="rb")
+        raw = gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[no-untyped-call]  # isal has no types for it
     elif compression == "bz2":
         raw = bz2.BZ2File(file, "rb")
     elif compression == "xz":

@@ -106,7 +106,8 @@ class Lines(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeptLines:
-    """Lines that cannot be read again at once, packed, since they wait until their range is stored."""
+    """Lines of a source that can be read once only, or that is far away: packed, since they wait until their range is stored. It takes
+    as long as a third of their inserts."""
 
     packed: bytes
     size: int
@@ -128,7 +129,7 @@ class KeptLines:
 
 @dataclass(frozen=True, slots=True)
 class LinesInFile:
-    """Lines that stand in a plain file. Packing them took as long as a third of their inserts.
+    """Lines that stand in a plain file.
 
     Args:
         source: The file.
@@ -149,23 +150,70 @@ class LinesInFile:
                 opened.seek(self.start)
                 data = opened.read(self.end - self.start)
         except SourceError as exc:
-            raise self._gone(str(exc)) from exc
+            raise _gone(self.source, str(exc)) from exc
         if xxhash.xxh3_128_hexdigest(data) != self.digest:
-            raise self._gone("it has changed")
-        splitter = Splitter(
-            self.start, settings.range_bytes, settings.max_line_bytes, lambda _: {self.end: self.digest}
-        )
-        return [
-            chunk
-            for found in (*splitter.feed(data), *splitter.finish(True))
-            for chunk in _chunks(file, found)
-        ]
+            raise _gone(self.source, "it has changed")
+        return _chunks_again(file, data, self.start, self.digest, settings)
 
-    def _gone(self, why: str) -> FatalError:
-        return FatalError(
-            f"ClickHouse refuses a line of {self.source.path}, which cannot be read again: {why}; start the backfill again, it "
-            "goes on where it was"
-        )
+
+@dataclass(frozen=True, slots=True)
+class LinesInArchive:
+    """Lines that stand in a file that is to be unpacked for them once more, from its start.
+
+    Args:
+        source: The file.
+        path: Of the stream in it.
+        start: Where the range begins in the stream.
+        end: And where it ends.
+        digest: Of its bytes.
+    """
+
+    source: Source
+    path: str
+    start: int
+    end: int
+    digest: str
+
+    def chunks(self, file: FileRef, settings: BackfillSettings) -> Sequence[FileChunk]:
+        """See `Lines`."""
+        try:
+            with opened(self.source) as unpacked:
+                for stream in unpacked.streams():
+                    # A tar archive may hold several members of one name.
+                    if stream.path == self.path:
+                        data = self._read(stream.file)
+                        if xxhash.xxh3_128_hexdigest(data) == self.digest:
+                            return _chunks_again(file, data, self.start, self.digest, settings)
+        except SourceError as exc:
+            raise _gone(self.source, str(exc)) from exc
+        raise _gone(self.source, "it has changed")
+
+    def _read(self, file: io.BufferedReader) -> bytes:
+        position, found = 0, bytearray()
+        for block in _blocks(file):
+            found += block[max(0, self.start - position) : self.end - position]
+            position += len(block)
+            if position >= self.end:
+                break
+        return bytes(found)
+
+
+def _chunks_again(
+    file: FileRef, data: bytes, start: int, digest: str, settings: BackfillSettings
+) -> Sequence[FileChunk]:
+    """The lines of a range whose bytes were read once more."""
+    end = start + len(data)
+    splitter = Splitter(start, settings.range_bytes, settings.max_line_bytes, lambda _: {end: digest})
+    return [
+        chunk for found in (*splitter.feed(data), *splitter.finish(True)) for chunk in _chunks(file, found)
+    ]
+
+
+def _gone(source: Source, why: str) -> FatalError:
+    return FatalError(
+        f"ClickHouse refuses a line of {source.path}, which cannot be read again: {why}; start the backfill again, it goes on "
+        "where it was"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,10 +445,13 @@ class _Worker:
         chunks = _chunks(file, found)
         content = decode(chunks, self._settings)
         lines: Lines
-        if self._job.end < 0:
-            lines = KeptLines.of(chunks)
+        source = self._job.source
+        if self._job.end >= 0:
+            lines = LinesInFile(source, found.start, found.end, found.digest)
+        elif source.can_be_read_again:
+            lines = LinesInArchive(source, file.path, found.start, found.end, found.digest)
         else:
-            lines = LinesInFile(self._job.source, found.start, found.end, found.digest)
+            lines = KeptLines.of(chunks)
         self._channel.send(DecodedRange(content, found.digest, file, lines, bool(same), self.consumed()))
 
 
