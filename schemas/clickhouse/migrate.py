@@ -42,8 +42,8 @@ DEDUPLICATION_BLOCKS = 100_000
 ledger covers what is older."""
 DEDUPLICATION_SECONDS = 14 * 24 * 3600
 PACKED_BYTES = 10 * 1024 * 1024
-"""Of an embedded database: a smaller part, uncompressed, is one file. Where there are fifteen, making and removing them is half of what
-a small insert and its merges cost. Servers keep what their operators chose: one that has such parts cannot go back to a version
+"""Of an embedded database: a smaller part, uncompressed, is one file. Where there are fifteen, making and removing them is a fifth of
+what small inserts and their merges cost. Servers keep what their operators chose: one that has such parts cannot go back to a version
 before 26.7, which does not read them."""
 
 
