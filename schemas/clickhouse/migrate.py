@@ -3,9 +3,6 @@
 Every statement is idempotent by itself (`IF NOT EXISTS`, `OR REPLACE`), so two processes that migrate at the
 same time, or one that is killed half way and starts again, end with the same tables; ClickHouse has no lock
 to take and needs none here.
-
-A file whose name ends in `_embedded` brings older embedded databases to what new ones are made with; elsewhere it is noted as applied
-and changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from tailrace.schemas.clickhouse.connection import translated
 from tailrace.schemas.errors import ConfigError, SchemaMismatch
 
 _NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
-_EMBEDDED = "_embedded"
 _CLUSTER = re.compile(r"^[A-Za-z0-9_.-]+$|^\{[a-z_]+\}$")
 
 _VERSIONS = """
@@ -41,10 +37,6 @@ DEDUPLICATION_BLOCKS = 100_000
 """How many inserted blocks each table remembers by token. At one block a second this covers more than a day; the
 ledger covers what is older."""
 DEDUPLICATION_SECONDS = 14 * 24 * 3600
-PACKED_BYTES = 10 * 1024 * 1024
-"""Of an embedded database: a smaller part, uncompressed, is one file. Where there are fifteen, making and removing them is a fifth of
-what small inserts and their merges cost. Servers keep what their operators chose: one that has such parts cannot go back to a version
-before 26.7, which does not read them."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -61,11 +53,6 @@ class Migration(msgspec.Struct, frozen=True):
     name: str
     statements: tuple[str, ...]
     checksum: str
-
-    @property
-    def is_for_embedded(self) -> bool:
-        """Whether it leaves servers, and new databases, alone."""
-        return self.name.endswith(_EMBEDDED)
 
 
 def load() -> list[Migration]:
@@ -91,8 +78,8 @@ def _statements(text: str) -> list[str]:
     return [piece.strip() for piece in pieces if re.sub(r"--[^\n]*", "", piece).strip()]
 
 
-def render(statement: str, cluster: str | None = None, embedded: bool = False) -> str:
-    """A statement for one server, for every replica of `cluster`, or for the engine in this process.
+def render(statement: str, cluster: str | None = None) -> str:
+    """A statement for one server, or for every replica of `cluster`.
 
     Raises:
         ConfigError: `cluster` is not a name.
@@ -100,28 +87,20 @@ def render(statement: str, cluster: str | None = None, embedded: bool = False) -
     if cluster is not None and not _CLUSTER.match(cluster):
         raise ConfigError(f"--cluster {cluster!r} is not a cluster name")
     window = "replicated_deduplication_window" if cluster else "non_replicated_deduplication_window"
-    settings = f"{window} = {DEDUPLICATION_BLOCKS}"
+    deduplication = f"{window} = {DEDUPLICATION_BLOCKS}"
     if cluster:
-        settings += f", replicated_deduplication_window_seconds = {DEDUPLICATION_SECONDS}"
-    if embedded:
-        settings += f", min_bytes_for_full_part_storage = {PACKED_BYTES}"
+        deduplication += f", replicated_deduplication_window_seconds = {DEDUPLICATION_SECONDS}"
     return Template(statement).substitute(
         on_cluster=f"ON CLUSTER '{cluster}'" if cluster else "",
         replicated="Replicated" if cluster else "",
-        deduplication=settings,
-        packed_bytes=PACKED_BYTES,
+        deduplication=deduplication,
     )
 
 
 def script(cluster: str | None = None) -> str:
-    """Everything that `migrate` would run on an empty database of a server, as one SQL script."""
+    """Everything that `migrate` would run on an empty database, as one SQL script."""
     parts = [render(_VERSIONS, cluster).strip()]
-    parts += [
-        render(statement, cluster)
-        for migration in load()
-        if not migration.is_for_embedded
-        for statement in migration.statements
-    ]
+    parts += [render(statement, cluster) for migration in load() for statement in migration.statements]
     return ";\n\n".join(parts) + ";\n"
 
 
@@ -161,16 +140,14 @@ def migrate(client: Any, cluster: str | None = None) -> list[Migration]:
             f"the database is at version {max(have)}, this program knows only up to {newest}: upgrade Tailrace"
         )
     done = []
-    embedded = client.uri.startswith("chdb:")
     with translated("ClickHouse"):
         if not have:
             client.command(render(_VERSIONS, cluster))
         for migration in ours:
             if migration.version in have:
                 continue
-            needed = not migration.is_for_embedded or (embedded and have)
-            for statement in migration.statements if needed else ():
-                client.command(render(statement, cluster, embedded))
+            for statement in migration.statements:
+                client.command(render(statement, cluster))
             # Not `insert`: that imports pandas, which takes longer than a new database.
             client.command(
                 "INSERT INTO schema_migrations (version, name, checksum) "

@@ -52,8 +52,6 @@ def alone(home: Path, database: Path, python: str = sys.executable) -> list[str]
     """The beginning of a command line of `clickhouse_alone`, with the schema as it is now."""
     schema = home / "schema.json"
     if not schema.exists():
-        statements = [
-            render(statement, embedded=True) for migration in load() for statement in migration.statements
-        ]
+        statements = [render(statement, None) for migration in load() for statement in migration.statements]
         schema.write_text(json.dumps(statements))
     return [python, str(ALONE), str(database), str(schema)]

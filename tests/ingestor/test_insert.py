@@ -321,8 +321,7 @@ def test_merging_column_by_column_keeps_every_tag(database: Database) -> None:
     """Lines that came twice are one after a merge, each with its tags as they were, however many it has."""
     client = database()
     client.command(
-        "ALTER TABLE tag_lines MODIFY SETTING vertical_merge_algorithm_min_rows_to_activate = 1, min_bytes_for_wide_part = 1, "
-        "min_bytes_for_full_part_storage = 0"
+        "ALTER TABLE tag_lines MODIFY SETTING vertical_merge_algorithm_min_rows_to_activate = 1, min_bytes_for_wide_part = 1"
     )
     lines = [
         hostile.line(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -70,29 +69,6 @@ def test_a_run_that_was_cut_short_is_finished(engine: Engine) -> None:
             client.command(migrate.render(statement))
         migrate.migrate(client)
         assert [name for name, _ in tables(client)] == complete
-
-
-def test_older_embedded_databases_are_made_like_new_ones(engine: Engine) -> None:
-    """A database that was made before small parts were packed gets the same settings; what is printed for servers has none of that."""
-
-    def settings(client: Any) -> dict[str, set[str]]:
-        rows = client.query(
-            "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree' "
-            "AND name != 'schema_migrations'"
-        ).result_rows
-        return {name: set(text.partition(" SETTINGS ")[2].split(", ")) for name, text in rows}
-
-    older = engine.database(migrated=False)
-    for statement in migrate.load()[0].statements:
-        older.command(migrate.render(statement))
-    older.command(
-        "CREATE TABLE schema_migrations (version UInt32, name String, checksum String, applied_at DateTime64(3)) "
-        "ENGINE = ReplacingMergeTree ORDER BY version"
-    )
-    older.command("INSERT INTO schema_migrations VALUES (1, 'tables', '', now64(3))")
-    migrate.migrate(older)
-    assert settings(older) == settings(engine.database())
-    assert "full_part_storage" not in migrate.script() + migrate.script("main")
 
 
 def test_a_newer_database_is_refused(engine: Engine) -> None:
