@@ -14,6 +14,12 @@ from tailrace.explorer.selection import Scope, scope_where, trace_key
 from tailrace.explorer.texts import to_text
 from tailrace.schemas.errors import NotFound
 
+_FEW_ROWS = {
+    # So few that starting a second thread, or reading one column before the others, takes longer than they do.
+    "max_threads": 1,
+    "optimize_move_to_prewhere": 0,
+}
+
 
 def tag_names(reader: Reader, scope: Scope) -> tuple[TagSummary, ...]:
     """Ask for every name; see `Explorer.tags`."""
@@ -71,8 +77,9 @@ def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSumma
     sql = (
         "SELECT name, groupUniqArray((toString(kind), type, group)), uniqCombined64Merge(12)(lines) AS count, "
         "uniqCombined64Merge(12)(texts), min(low), max(high) "
-        f"FROM tag_stats WHERE {where} GROUP BY name ORDER BY count DESC, name"
+        f"FROM tag_stats WHERE {where} GROUP BY name"
     )
+    rows = sorted(reader.rows(sql, parameters, _FEW_ROWS), key=lambda row: (-row[2], row[0]))
     return tuple(
         TagSummary(
             name=to_text(name),
@@ -84,8 +91,7 @@ def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSumma
             low=low if math.isfinite(low) else None,
             high=high if math.isfinite(high) else None,
         )
-        # So few rows that starting a second thread takes longer than they do.
-        for name, logged, lines, texts, low, high in reader.rows(sql, parameters, {"max_threads": 1})
+        for name, logged, lines, texts, low, high in rows
     )
 
 
