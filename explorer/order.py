@@ -39,6 +39,8 @@ FEW_TEXTS = 20
 """So many are looked up one by one; it takes as long to read some hundred thousand rows as to find one text."""
 _SHORT = 1000
 """Texts that are longer in all are looked up anew: over HTTP parameters travel in the request line."""
+_REMEMBERED = 1000
+"""More estimates than this are forgotten, all at once."""
 _ALONE = {"max_threads": 1}
 """For reading a granule of each part: more threads only wait for one another."""
 _OPERATORS = {
@@ -184,11 +186,21 @@ def _estimates(reader: Reader, conditions: list[TagCondition], scope: Scope) -> 
 
 
 def _rows_read(reader: Reader, conditions: list[TagCondition], scope: Scope) -> dict[Expression, int]:
-    parameters = Parameters()
-    where = scope_where(scope, parameters)
-    sql = " UNION ALL ".join(
-        f"SELECT {n}, sum(rows) FROM (EXPLAIN ESTIMATE SELECT trace_hash FROM tags "
-        f"WHERE {where} AND {tag_test(condition, scope, where, parameters)})"
-        for n, condition in enumerate(conditions)
-    )
-    return {conditions[n]: rows for n, rows in reader.rows(sql, parameters)}
+    """What was said to an earlier question still holds well enough: nothing depends on it but an order."""
+    known = reader.estimates
+    if len(known) > _REMEMBERED:
+        known.clear()
+    unknown = [condition for condition in conditions if (condition, scope) not in known]
+    found: dict[Expression, int] = {}
+    if unknown:
+        parameters = Parameters()
+        where = scope_where(scope, parameters)
+        sql = " UNION ALL ".join(
+            f"SELECT {n}, sum(rows) FROM (EXPLAIN ESTIMATE SELECT trace_hash FROM tags "
+            f"WHERE {where} AND {tag_test(condition, scope, where, parameters)})"
+            for n, condition in enumerate(unknown)
+        )
+        found = {unknown[n]: rows for n, rows in reader.rows(sql, parameters)}
+        # None at all may be some in a moment.
+        known |= {(condition, scope): rows for condition, rows in found.items() if rows}
+    return found | {condition: known[condition, scope] for condition in conditions if condition not in found}
