@@ -71,6 +71,15 @@ def test_a_run_that_was_cut_short_is_finished(engine: Engine) -> None:
         assert [name for name, _ in tables(client)] == complete
 
 
+def test_the_index_on_types_is_asked_32_granules_at_a_time(engine: Engine) -> None:
+    """ClickHouse asks it before it reads anything, in microseconds an entry: one for each granule took longer than the question."""
+    sql = (
+        "SELECT expr, granularity FROM system.data_skipping_indices "
+        "WHERE database = currentDatabase() AND table = 'tags' AND expr = 'type'"
+    )
+    assert engine.database().query(sql).result_rows == [("type", 32)]
+
+
 def test_a_newer_database_is_refused(engine: Engine) -> None:
     """A program that is older than its tables says so instead of writing."""
     client = engine.database()
