@@ -121,7 +121,8 @@ def _tag_wheres(scope: Scope, parameters: Parameters) -> list[str]:
     """Conditions on `tags`: each row of the scope satisfies one of them, and no other row does.
 
     Rows of days that lie wholly in the period are told by their partitions: comparing the times of all of them would take
-    longer than most of what else a slice asks of a row.
+    longer than most of what else a slice asks of a row. A Distributed table has `_partition_id` as well, and asks it of the
+    tables behind it.
     """
     since, until = scope.period.since, scope.period.until
     if not _dated(scope.period):

@@ -698,6 +698,42 @@ def test_a_version_that_is_logged_later_is_found(client: Any) -> None:
             assert explorer.slice("ver>=1.10.0 && x==1", project="p").traces == n
 
 
+def test_distributed_tables_answer_as_the_tables_behind_them(engine: Any) -> None:
+    """Through Distributed tables, over two shards that both hold every line, each question about whole days and parts of days has
+    the answer that it has without them: what slices know of partitions holds there too."""
+    local, spread = engine(), engine.database(migrated=False)
+    for (table,) in local.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
+    ).result_rows:
+        # What `remote` makes is the Distributed engine, over a cluster that needs no configuration.
+        spread.command(f"CREATE TABLE {table} AS remote('127.0.0.1,localhost', {local.database}, {table})")
+    lines = [
+        Line(
+            "tag_lines",
+            f"t{n}",
+            START + n * DAY // 5,
+            n,
+            tags=(
+                stored_tag("a", f"v{n % 3}", type="error" if n % 7 == 0 else "label"),
+                stored_tag("lat", n),
+            ),
+        )
+        for n in range(20)
+    ]
+    store(local, lines)
+    here, there = Explorer(local), Explorer(spread)
+    answered = 0
+    for period in (Period(None, START + DAY // 3), Period(START + DAY // 3, START + 3 * DAY)):
+        for text in ("a==v1 && lat>=4", "!error && a in (v0, v2)"):
+            asked: dict[str, Any] = {"project": "p", "period": period}
+            report = here.slice(text, **asked, by="a", over="hour", metrics=["lat"])
+            assert there.slice(text, **asked, by="a", over="hour", metrics=["lat"]) == report
+            assert there.traces(text, **asked, limit=9) == here.traces(text, **asked, limit=9)
+            answered += report.traces
+        assert there.tags(project="p", period=period) == here.tags(project="p", period=period)
+    assert answered > 5
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @settings(differential, max_examples=500)
