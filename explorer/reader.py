@@ -15,13 +15,6 @@ _SETTINGS = {
     # The keys of a set are hashes: looking for ranges of them in the index costs and finds nothing.
     "use_index_for_in_with_subqueries": 0,
 }
-_SHARED = {
-    # Each SELECT with a name is run once.
-    "enable_materialized_cte": "1",
-    # Joins here find a partner for nearly every row: to ask a Bloom filter first costs and sorts nothing out.
-    "enable_join_runtime_filters": "0",
-}
-"""Where ClickHouse has them: older versions refuse a question with a setting that they do not know."""
 _TIMEOUT, _TOO_SLOW, _MEMORY, _READ_ONLY = 159, 160, 241, 164
 _LATE = "narrow it with --project, --since and --until, or with a condition that few traces satisfy"
 
@@ -73,12 +66,12 @@ class Reader:
         Whether it can is asked by a query of its own, which also finds out in time whether this user may change settings.
         """
         if self._keeps is None:
-            parameters = Parameters()
-            sql = f"SELECT name FROM system.settings WHERE name IN {parameters.add(list(_SHARED), 'Array(String)')}"  # noqa: S608
-            known = {name.decode() for (name,) in self.rows(sql, parameters)}
-            self._keeps = "enable_materialized_cte" in known
-            if self._settings:
-                self._settings |= {name: value for name, value in _SHARED.items() if name in known}
+            found = self.rows(
+                "SELECT count() FROM system.settings WHERE name = 'enable_materialized_cte'", Parameters()
+            )
+            self._keeps = bool(found[0][0])
+            if self._keeps and self._settings:
+                self._settings["enable_materialized_cte"] = 1
         once = "MATERIALIZED " if self._keeps and self._settings else ""
         return ", ".join(f"{name} AS {once}({sql})" for name, sql in tables.items())
 
