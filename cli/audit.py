@@ -141,6 +141,8 @@ def collect(
         raise ConfigError("nothing to look at: give PATHs, --kafka, or leave --no-tables out")
     judge = LineJudge(max_line_bytes)
     connection = KafkaConnection.from_environ(kafka, environment()) if kafka else None
+    if connection is not None and clickhouse is not None:
+        _connect(clickhouse).close()  # before a topic of hours is read, not after
     # What comes later on a line's way is looked at later, so that a line that moves meanwhile is not missed.
     progress = asyncio.run(_progress(connection, clickhouse, topic, shipper_id, checkpoint, bool(paths)))
     surveyed = Surveyed(topic)

@@ -37,6 +37,7 @@ from tailrace.ingestor.run import Ingestor
 from tailrace.ingestor.settings import BatchLimits, IngestSettings
 from tailrace.schemas.clickhouse.connection import Dsn, connect
 from tailrace.schemas.clickhouse.migrate import migrate
+from tailrace.schemas.errors import SchemaMismatch
 from tailrace.schemas.kafka import KafkaConnection
 from tailrace.shipper.checkpoint import Checkpoint
 from tailrace.shipper.deliver import CheckpointedDelivery
@@ -680,6 +681,15 @@ def assert_named(system: System, cause: str, damage: Damage) -> None:
         says = expected.pop("detail", "")
         matching = [x for x in found if expected.items() <= x.items() and says in x["detail"]]
         assert len(matching) == 1, (expected, audit.findings)
+
+
+def test_tables_that_cannot_be_read_are_told_before_the_topic_is_read(front: FrontProcess) -> None:
+    """A database that lacks migrations is refused at once, whatever there is to read in Kafka."""
+    dsn = f"clickhouse://default@127.0.0.1:{front.port}/audit_{next(_numbers)}"
+    connect(Dsn.parse(dsn), create_database=True).close()
+    found = CliRunner().invoke(COMMAND, ["--kafka", "127.0.0.1:1", "--clickhouse", dsn])
+    assert found.exit_code != 0
+    assert isinstance(found.exception, SchemaMismatch), found.exception
 
 
 @pytest.mark.parametrize(("cause", "damage"), BOTH + ONE, ids=[damage.__name__ for _, damage in BOTH + ONE])
