@@ -455,15 +455,12 @@ class Inserter:
         """The batch without the records and the dead letters that are stored already, under whatever token."""
         tables = []
         for table, rows in batch.tables:
-            await self._attempt(self._writer.complete, table, rows)
-            missing, _ = await self._attempt(self._writer.missing, table, rows)
+            missing = await self._missing(table, rows)
             if missing:
                 tables.append((table, rows.take(missing).combine_chunks()))
         stored: set[Origin] = set()
         if letters := batch.dead_letters:
-            absent, _ = await self._attempt(
-                self._writer.missing, "dead_letters", dead_letter_table(letters, received_at=0)
-            )
+            absent = await self._missing("dead_letters", dead_letter_table(letters, received_at=0))
             stored = {letter.origin for letter in letters} - {letters[index].origin for index in absent}
         return _without_letters(DecodedBatch(tables, letters, batch.spans, batch.without), stored)
 
@@ -509,8 +506,7 @@ class Inserter:
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
-            await self._attempt(self._writer.complete, table, rows)
-            missing, _ = await self._attempt(self._writer.missing, table, rows)
+            missing = await self._missing(table, rows)
             if not missing:
                 return
             log.warning(
@@ -521,6 +517,13 @@ class Inserter:
             )
             absent = rows.take(missing).combine_chunks()
             await self._attempt(self._timed_insert, table, absent, f"{token}/missing-{again}")
+
+    async def _missing(self, table: str, rows: pa.Table) -> list[int]:
+        """Which of the rows, by index, are not there; those that are have what views make of them afterwards."""
+        await self._attempt(self._writer.complete, table, rows)
+        missing: list[int]
+        missing, _ = await self._attempt(self._writer.missing, table, rows)
+        return missing
 
     def _timed_insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Runs in the thread, so that waiting for the thread is not counted."""
