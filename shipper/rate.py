@@ -32,8 +32,8 @@ class Allowances:
             self._left[log] = (self._now(log, now) - size, now)
 
     def held_back(self, now: float) -> set[str]:
-        """Logs that have to wait."""
-        return {log for log in self._left if not self.allows(log, now)}
+        """Logs that have to wait. May be called while another thread reads."""
+        return {log for log in list(self._left) if not self.allows(log, now)}
 
     def forget_idle(self, now: float) -> None:
         """Drop what is as if it had never been read."""

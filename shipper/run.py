@@ -1,7 +1,7 @@
 """The pipeline: look, read, prepare, deliver, acknowledge, over and over.
 
-Batch n+1 is read and prepared in a thread while batch n is being stored, and no further: what the receiver
-cannot take yet stays in the files.
+While batch n is being stored, batch n+1 is prepared in a thread and batch n+2 is read in another, and no further: what the
+receiver cannot take yet stays in the files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tailrace.schemas.streams import Prepared
 from tailrace.shipper.checkpoint import Progress
 from tailrace.shipper.deliver import Delivery
 from tailrace.shipper.discover import watched_directories
+from tailrace.shipper.reader import Reader
 from tailrace.shipper.settings import ShipperSettings
 from tailrace.shipper.spans import begin
 from tailrace.shipper.stats import Stats
@@ -82,27 +83,25 @@ class Shipper(Generic[P]):
         self._on_progress = on_progress
         self._stopping = asyncio.Event()
         self._flying: asyncio.Task[None] | None = None
-        self._flying_bytes = 0
+        self._taken_bytes = 0  # read, and not acknowledged
         self._following = False
-        self._tailer: Tailer | None = None
-        self._paths = self._looked_at = settings.paths
+        self._reader: Reader | None = None
+        self._paths = settings.paths
         self._acknowledged: dict[str, int] = {}
-        self._last_scan = float("-inf")
-        self._scan_cost = 0.0
         self._reported = 0.0
 
     @property
     def loaded(self) -> bool:
         """Whether it is known how far earlier runs got, which is what comes first."""
-        return self._tailer is not None
+        return self._reader is not None
 
     def followed(self) -> list[Followed]:
         """How it stands with every file that is followed; call it in the loop's thread."""
-        if self._tailer is None:
+        if self._reader is None:
             return []
         return [
             Followed(file_id, path, size, self._acknowledged.get(file_id, 0))
-            for file_id, path, size in self._tailer.sizes()
+            for file_id, path, size in self._reader.tailer.sizes()
         ]
 
     def stop(self) -> None:
@@ -116,6 +115,8 @@ class Shipper(Generic[P]):
         was written right after. Their states are kept, so a path that is given again later goes on where it was.
         """
         self._paths = paths
+        if self._reader is not None:
+            self._reader.paths = paths
 
     async def run(self) -> Stats:
         """Ship until `stop`, or with `once` until everything that was there is delivered.
@@ -149,12 +150,13 @@ class Shipper(Generic[P]):
             states = {**progress.files, **{state.id: state for state in files}}
             tailer = Tailer(self._settings, states.values(), time.time(), self._delivery.ignore)
             self._acknowledged = {state.id: state.position for state in states.values()}
-            self._tailer, self.stats.moved = tailer, time.monotonic()
+            self._reader, self.stats.moved = Reader(self._settings, tailer), time.monotonic()
+            self._reader.paths = self._paths
             try:
                 await self._redo(progress, tailer)
-                await self._follow(tailer, started)
+                await self._follow(self._reader, started)
             finally:
-                tailer.close()
+                self._reader.close()
         finally:
             if self._flying is not None:
                 self._flying.cancel()
@@ -176,9 +178,10 @@ class Shipper(Generic[P]):
         span = begin(self._spans, self._settings, batch)
         with span.current():
             prepared = await asyncio.to_thread(self._delivery.prepare, chunks)
+        self._taken_bytes += batch.size
         await self._deliver(prepared, batch, span)
 
-    async def _follow(self, tailer: Tailer, started: float) -> None:
+    async def _follow(self, reader: Reader, started: float) -> None:
         watched = self._paths
         self._following = True
         # What ends by itself ships what is there at its first look: nothing that comes later is waited for.
@@ -188,58 +191,41 @@ class Shipper(Generic[P]):
             while not self._stopping.is_set():
                 if last_small:
                     # Little to do: one batch at a time, and time for lines to gather.
-                    await self._landed(tailer, watch, started)
+                    await self._landed(reader, watch, started)
                     await self._pause(last_begun + self._settings.linger_seconds - time.monotonic())
-                changed = watch.take()
-                read = await asyncio.to_thread(self._read, tailer, changed)
-                if watched != self._looked_at:
-                    watched = self._looked_at
+                batch = await reader.next(watch.take())
+                if watched != reader.looked_at:
+                    watched = reader.looked_at
                     watch.move(watched_directories(watched))
-                if read is None:
-                    await self._landed(tailer, watch, started)
-                    self._report(tailer, started)
-                    if tailer.finished or self._stopping.is_set():
+                if batch is None:
+                    await self._landed(reader, watch, started)
+                    self._report(reader, started)
+                    if reader.tailer.finished or self._stopping.is_set():
                         break
                     await self._delivery.settle()
                     last_small = False
                     await self._idle(watch)
                     continue
-                batch, prepared, span = read
-                await self._landed(tailer, watch, started)
-                last_small, last_begun = batch.size * SMALL < self._settings.batch_bytes, time.monotonic()
+                self._taken_bytes += batch.size
+                last_small = batch.size * SMALL < self._settings.batch_bytes
+                if not last_small:
+                    reader.read_ahead(watch.take())
+                span = begin(self._spans, self._settings, batch)
+                prepared = await asyncio.to_thread(self._prepare, batch, span)
+                await self._landed(reader, watch, started)
+                last_begun = time.monotonic()
                 self._flying = asyncio.create_task(self._deliver(prepared, batch, span))
-                self._flying_bytes = batch.size
-                self._report(tailer, started)
-            await self._landed(tailer, watch, started)
+                self._report(reader, started)
+            await self._landed(reader, watch, started)
             await self._delivery.settle()
             if self._settings.once:
-                tailer.give_up_orphans()
-            self._report(tailer, started, final=True)
+                reader.tailer.give_up_orphans()
+            self._report(reader, started, final=True)
 
-    def _read(self, tailer: Tailer, changed: bool) -> tuple[Batch, P | None, Span] | None:
-        """Look, read and prepare; runs in a thread."""
-        now = time.time()
-        self._look(tailer, changed, now)
-        batch = tailer.read(now)
-        if batch is None:
-            return None
-        span = begin(self._spans, self._settings, batch)
+    def _prepare(self, batch: Batch, span: Span) -> P | None:
+        """Runs in a thread."""
         with span.current():
-            return batch, self._delivery.prepare(batch.chunks) if batch.chunks else None, span
-
-    def _look(self, tailer: Tailer, changed: bool, now: float) -> None:
-        """See which files there are, if it is time, and how long they are; runs in a thread."""
-        if (paths := self._paths) != self._looked_at:
-            tailer.follow(paths, now)
-            self._looked_at = paths
-        clock = time.monotonic()
-        # However many paths there are, looking takes a tenth of the time at most.
-        pause = max(self._settings.poll_seconds, 10 * self._scan_cost)
-        if clock - self._last_scan >= pause or (changed and clock - self._last_scan >= 10 * self._scan_cost):
-            tailer.scan(now)
-            self._last_scan = time.monotonic()
-            self._scan_cost = self._last_scan - clock
-        tailer.poll(now)
+            return self._delivery.prepare(batch.chunks) if batch.chunks else None
 
     async def _deliver(self, prepared: P | None, batch: Batch, span: Span) -> None:
         began = time.monotonic()
@@ -250,6 +236,7 @@ class Shipper(Generic[P]):
     def _count(self, lines: int, batch: Batch, began: float) -> None:
         self.stats.lines += lines
         self.stats.bytes += batch.size
+        self._taken_bytes -= batch.size
         self.stats.batches += bool(batch.chunks)
         self.stats.oversized += sum(chunk.oversized is not None for chunk in batch.chunks)
         self.stats.moved, self.stats.delivered_at = time.monotonic(), time.time()
@@ -258,10 +245,10 @@ class Shipper(Generic[P]):
         for file_id in batch.step.forgotten:
             self._acknowledged.pop(file_id, None)
 
-    async def _landed(self, tailer: Tailer, watch: Watch, started: float) -> None:
+    async def _landed(self, reader: Reader, watch: Watch, started: float) -> None:
         """Wait for the batch in flight; raises what became of it.
 
-        However long the receiver is away, nothing more is read. But files are looked for and opened: one that is
+        However long the receiver is away, no more is read than one batch ahead. But files are looked for and opened: one that is
         written, rotated and deleted meanwhile is then still there to be read.
         """
         flying, self._flying = self._flying, None
@@ -269,14 +256,13 @@ class Shipper(Generic[P]):
             return
         try:
             while not (await asyncio.wait({flying}, timeout=LOOK_SECONDS))[0]:
-                await asyncio.to_thread(self._look, tailer, watch.take(), time.time())
-                self._report(tailer, started)
+                await reader.look(watch.take())
+                self._report(reader, started)
             await flying
         except asyncio.CancelledError:
             flying.cancel()
             await asyncio.gather(flying, return_exceptions=True)
             raise
-        self._flying_bytes = 0
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
@@ -295,10 +281,10 @@ class Shipper(Generic[P]):
             task.cancel()
         await asyncio.gather(stopping, changed, return_exceptions=True)
 
-    def _report(self, tailer: Tailer, started: float, final: bool = False) -> None:
-        now = time.monotonic()
+    def _report(self, reader: Reader, started: float, final: bool = False) -> None:
+        now, tailer = time.monotonic(), reader.tailer
         self.stats.files = tailer.count
-        self.stats.lag_bytes = tailer.lag + self._flying_bytes
+        self.stats.lag_bytes = reader.lag + self._taken_bytes
         self.stats.held_back = tailer.held_back(time.time())
         self.stats.lost = tailer.losses
         self.stats.seconds = now - started

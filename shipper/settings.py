@@ -92,7 +92,7 @@ class ShipperSettings:
     chunk_bytes: int = MIB
     """How much is read from one file at a time."""
     batch_bytes: int = 16 * MIB
-    """How much is delivered, and acknowledged, in one go. Memory holds two batches at most."""
+    """How much is delivered, and acknowledged, in one go. Memory holds three batches at most."""
     batch_lines: int = 100_000
     linger_seconds: float = 0.1
     """At low load, the least time between two batches."""

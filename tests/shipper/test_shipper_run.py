@@ -186,9 +186,10 @@ def test_follows_files_that_appear_grow_and_rotate(tmp_path: Path, poll_only: bo
 
 
 def test_a_slow_receiver_leaves_lines_in_the_files(tmp_path: Path) -> None:
-    """While one batch is stuck, one more is read and no further; nothing more is held in memory. When the
+    """While one batch is stuck, one more is prepared and one more read, and no further; all three count as lag. When the
     receiver goes on, everything arrives, in order."""
     expected = write(tmp_path / "a.log", 0, 1000)
+    size = (tmp_path / "a.log").stat().st_size
 
     async def scenario() -> None:
         gate = asyncio.Event()
@@ -206,10 +207,14 @@ def test_a_slow_receiver_leaves_lines_in_the_files(tmp_path: Path) -> None:
                 await super().store(prepared, token)
 
         sink = Slow()
-        running = asyncio.create_task(shipper(tmp_path, sink, once=True).run())
+        ship = shipper(tmp_path, sink, once=True)
+        running = asyncio.create_task(ship.run())
         await wait_for(lambda: sink.prepared > 20, "the second batch")
         await asyncio.sleep(0.3)
         assert sink.prepared < 60
+        assert ship._reader is not None
+        assert 3 * 500 <= size - ship._reader.tailer.lag < 3 * 600
+        assert ship.stats.lag_bytes == size
         gate.set()
         await running
         assert sink.stored == expected
