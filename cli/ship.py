@@ -85,7 +85,7 @@ def ship(
         typer.Option(
             envvar="TAILRACE_COMPRESSION_LEVEL",
             help="From fast to small: zstd -7 to 22, lz4 1 to 12, gzip 1 to 9. The usual one costs the least CPU.",
-            show_default="zstd -1, lz4 1, gzip 6",
+            show_default="zstd -2, lz4 1, gzip 6",
         ),
     ] = None,
     partitions: Annotated[

@@ -70,8 +70,11 @@ def main() -> None:
         return
     plan = QUICK if arguments.quick else SMOKE if arguments.smoke else Plan()
     if arguments.lines:
-        plan = replace(plan, ship=arguments.lines, ingest=arguments.lines, backlog=arguments.lines)
-    plan = replace(plan, runs=arguments.runs or plan.runs, only=tuple(arguments.only or plan.only))
+        named = ("ship", "ingest", "backfill", "backlog")
+        plan = replace(plan, **dict.fromkeys(named, arguments.lines))
+    if arguments.runs:
+        plan = replace(plan, runs=arguments.runs, alone=arguments.runs)
+    plan = replace(plan, only=tuple(arguments.only or plan.only))
     began = datetime.now(UTC)
     out = arguments.out or FOLDER / f"{began:%Y-%m-%dT%H%M%S}"
     out.mkdir(parents=True, exist_ok=True)

@@ -323,7 +323,7 @@ def catching_up(bench: Bench) -> Row:
         more["new lines, longest s"] = new[-1] if new else -1.0
         return Taken(last - first, taken, peak, os.getloadavg()[0], more)
 
-    runs = interleaved(bench, {"tailrace": run})["tailrace"]
+    runs = interleaved(bench, {"tailrace": run}, bench.plan.alone)["tailrace"]
     rate = statistics.median(each.more["lines/s"] for each in runs)
     longest = statistics.median(each.more["new lines, longest s"] for each in runs)
     size = corpus.stat().st_size * (1 + RATE * median(runs, "seconds") / backlog)

@@ -54,7 +54,7 @@ _INSERT = {"max_partitions_per_insert_block": 0, "max_insert_threads": 2, "optim
 """Two threads: as many as the machine has cores. The last one is what we insert with, too."""
 _KAFKA = {"kafka_num_consumers": 2, "kafka_thread_per_consumer": 1, "kafka_format": "JSONEachRow"}
 _BULK = {"kafka_max_block_size": 65_536, "kafka_poll_max_batch_size": 65_536, "kafka_flush_interval_ms": 1000}
-_FRESH = {"kafka_flush_interval_ms": 100, "kafka_poll_timeout_ms": 20}
+_FRESH = {"kafka_flush_interval_ms": 100, "kafka_poll_timeout_ms": 20, "kafka_num_consumers": 1}
 STORED = "(SELECT count() FROM logs) + (SELECT count() FROM objects) + (SELECT count() FROM tag_lines)"
 
 

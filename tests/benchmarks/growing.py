@@ -1,64 +1,109 @@
-"""Ourselves at 1, 5 and 20 times as many lines, file → rows in one process: does a line cost the same, and does memory stay?"""
+"""Ourselves at 1, 5 and 20 times as many lines, files → rows in one process: does a line cost the same, and does memory stay?
+
+One run through all of them: what it has taken when the first 1, 5 and 20 parts are stored. So the start of the process and ClickHouse's
+merges stand where they are.
+"""
 
 from __future__ import annotations
 
+import http.client
+import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from benchmarks.measure import Bench, Row, Taken, documented, interleaved, median, tailrace
+from benchmarks.measure import Bench, Row, cpu, own_peak
+from support.observed import Running, running
 
 TIMES = (1, 5, 20)
 FLAT = 1.1
+_POLL_SECONDS = 0.1
+_DEADLINE_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Where the run stood when so many lines were stored.
+
+    Args:
+        lines: At least those that were asked for.
+        seconds: Since the first look at the process.
+        cpu: Seconds, its start included.
+        peak: MB resident at most so far.
+    """
+
+    lines: int
+    seconds: float
+    cpu: float
+    peak: float
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Time, CPU and memory at each size, against the smallest."""
+    """Time and memory at each size, against the smallest."""
     base = bench.plan.growth
-    corpora = {times: bench.corpus(base * times) for times in TIMES}
-
-    def run(times: int) -> Callable[[], Taken]:
-        def once() -> Taken:
-            database = bench.home / bench.name("growth")
-            where = ["--once", "--clickhouse", f"chdb://{database}", "--format", "json"]
-            document, taken = documented(tailrace("up", *where, corpora[times]))
-            assert document["rows"] == document["lines"] == base * times, document
-            shutil.rmtree(database)
-            return taken
-
-        return once
-
-    runs = interleaved(bench, {str(times): run(times) for times in TIMES})
-    shown = {name: [asdict(each) for each in found] for name, found in runs.items()}
-    smallest, largest = str(TIMES[0]), str(TIMES[-1])
-    what = f"growth, up: {base:,} lines, and {TIMES[1]} and {TIMES[2]} times as many"
-    a_line = {name: median(found, "seconds") / (base * int(name)) * 1e6 for name, found in runs.items()}
-    peaks = {name: median(found, "peak") for name, found in runs.items()}
-    shares = {
-        name: median(found, "cpu") / (corpora[int(name)].stat().st_size / 1e9) for name, found in runs.items()
-    }
-    goal = "flat within 10 %"
-    found = []
-    for title, unit, figures in (("time a line", "µs", a_line), ("peak memory", "MB", peaks)):
-        middle = figures[str(TIMES[1])]
-        held = max(figures.values()) <= FLAT * min(figures.values())
-        note = (
-            f"ours at {TIMES[2]} times; the peer is ourselves at 1; at {TIMES[1]} times {middle:,.4g} {unit}"
+    logs = bench.home / bench.name("growth")
+    size = _write(bench.corpus(base), logs)
+    home = bench.home / bench.name("growing")
+    where = ["--once", "--clickhouse", f"chdb://{home / 'db'}"]
+    with running(home, "up", *where, logs) as process:
+        reached = _watched(process, [base * times for times in TIMES])
+        report = process.ended(_DEADLINE_SECONDS)
+    assert report["rows"] == report["lines"] == base * TIMES[-1], report
+    load = os.getloadavg()[0]
+    for each in (logs, home):
+        shutil.rmtree(each)
+    first, last = reached[0], reached[-1]
+    share = {each: each.cpu / (size * each.lines / base / 1e9) for each in (first, last)}
+    shown = {str(times): [{**asdict(each), "load": load}] for times, each in zip(TIMES, reached, strict=True)}
+    figures = (
+        ("time a line", "µs", [each.seconds / each.lines * 1e6 for each in reached]),
+        ("peak memory", "MB", [each.peak for each in reached]),
+    )
+    return [
+        Row(
+            f"growth, up: {base:,} lines, and {TIMES[1]} and {TIMES[2]} times as many: {title}",
+            unit,
+            values[-1],
+            values[0],
+            "ours at 1",
+            values[0] / values[-1],
+            (share[last], share[first]),
+            (last.peak, first.peak),
+            "flat within 10 %",
+            max(values) <= FLAT * min(values),
+            f"ours at {TIMES[2]} times; the peer is ourselves at 1; at {TIMES[1]} times {values[1]:,.4g} {unit}; one run",
+            shown,
         )
-        found.append(
-            Row(
-                f"{what}: {title}",
-                unit,
-                figures[largest],
-                figures[smallest],
-                "ours at 1",
-                figures[smallest] / figures[largest],
-                (shares[largest], shares[smallest]),
-                (peaks[largest], peaks[smallest]),
-                goal,
-                held,
-                note,
-                shown,
-            )
-        )
-    return found
+        for title, unit, values in figures
+    ]
+
+
+def _write(corpus: Path, logs: Path) -> int:
+    """The corpus so many times, each with a project of its own, which makes them other lines; bytes of one."""
+    logs.mkdir()
+    text = corpus.read_bytes()
+    moment = time.time() - 3600
+    for part in range(TIMES[-1]):
+        path = logs / f"{part:02}.log"
+        path.write_bytes(text.replace(b'"project_id": "shop"', b'"project_id": "sh%02d"' % part))
+        os.utime(path, (moment, moment))
+    return len(text)
+
+
+def _watched(process: Running, wanted: list[int]) -> list[_Reached]:
+    """The run as it passes each number of lines, and the last one as the process ends."""
+    pid, found = process.process.pid, list[_Reached]()
+    assert process.address  # it is up
+    began = time.monotonic()
+    last = _Reached(0, 0.0, 0.0, 0.0)
+    while process.process.poll() is None:
+        assert time.monotonic() < began + _DEADLINE_SECONDS, f"{last} of {wanted} lines"
+        with suppress(OSError, http.client.HTTPException):  # it may be ending
+            stored = int(process.value("tailrace_ingestor_lines_total"))
+            last = _Reached(stored, time.monotonic() - began, cpu(pid), own_peak(pid))
+            if stored >= wanted[len(found)] and len(found) < len(wanted) - 1:
+                found.append(last)
+        time.sleep(_POLL_SECONDS)
+    return [*found, replace(last, lines=wanted[-1], seconds=time.monotonic() - began)]

@@ -77,12 +77,12 @@ class _Check:
 def _rows(
     bench: Bench,
     what: str,
+    lines: int,
     size: int,
     ours: Callable[[Path], tuple[dict[str, Any], Taken]],
     theirs: Callable[[Path], tuple[dict[str, Any], Taken]] | None,
     note: str,
 ) -> Row:
-    lines = bench.plan.ingest
     check = _Check(lines)
 
     def run_ours() -> Taken:
@@ -147,12 +147,12 @@ def from_kafka(bench: Bench) -> Row:
     size = sum(path.stat().st_size for path in corpora)
     what = f"ingest {lines:,} lines, Kafka → all tables, exactly once, validated"
     note = f"the peer at least once, not validated, from the same packed messages, in chdb {CHDB}"
-    return _rows(bench, what, size, ours, theirs if python else None, note)
+    return _rows(bench, what, lines, size, ours, theirs if python else None, note)
 
 
 def from_file(bench: Bench, zipped: bool = False) -> Row:
     """The backfill against `INSERT … SELECT FROM file(…)`."""
-    lines = bench.plan.ingest
+    lines = bench.plan.backfill
     corpus = bench.corpus(lines)
     size = corpus.stat().st_size
     if zipped:
@@ -172,4 +172,6 @@ def from_file(bench: Bench, zipped: bool = False) -> Row:
         return documented([*alone(bench.home, database), "file", str(lines), corpus])
 
     what = f"backfill {lines:,} lines, {'.gz' if zipped else 'file'} → all tables, once, validated"
-    return _rows(bench, what, size, ours, theirs, "the peer: INSERT … SELECT FROM file(…, JSONEachRow)")
+    return _rows(
+        bench, what, lines, size, ours, theirs, "the peer: INSERT … SELECT FROM file(…, JSONEachRow)"
+    )

@@ -87,13 +87,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured. There are fewer lines rather than fewer runs where time is short.
+    """How much is measured.
 
     Args:
         runs: Of each contender, in turns.
+        alone: Runs of what has no peer to take turns with.
         calls: Blocks of calls of the client.
         ship: Lines of a run.
-        ingest: Likewise, of what ends in tables.
+        ingest: Likewise, from Kafka to tables.
+        backfill: Likewise, from a file to tables.
         fresh: Seconds for which lines arrive.
         backlog: Lines that wait already.
         growth: Lines of the smallest size; the others are multiples of it.
@@ -104,12 +106,14 @@ class Plan:
     """
 
     runs: int = 5
+    alone: int = 3
     calls: int = 101
-    ship: int = 600_000
-    ingest: int = 200_000
-    fresh: float = 5.0
-    backlog: int = 200_000
-    growth: int = 20_000
+    ship: int = 1_000_000
+    ingest: int = 1_000_000
+    backfill: int = 500_000
+    fresh: float = 4.0
+    backlog: int = 1_000_000
+    growth: int = 1_000_000
     slices: int = 90_000
     profiles: bool = True
     builds: bool = True
@@ -117,7 +121,16 @@ class Plan:
 
 
 QUICK = Plan(
-    runs=1, calls=21, ship=50_000, ingest=20_000, fresh=3.0, backlog=30_000, growth=2_000, slices=9_000
+    runs=1,
+    alone=1,
+    calls=21,
+    ship=50_000,
+    ingest=20_000,
+    backfill=20_000,
+    fresh=3.0,
+    backlog=30_000,
+    growth=2_000,
+    slices=9_000,
 )
 SMOKE = Plan(
     runs=1, calls=2, ship=5_000, ingest=2_500, profiles=False, builds=False, only=("ship", "ingest")
@@ -145,7 +158,8 @@ class Bench:
     @cached_property
     def kafka(self) -> KafkaBroker:
         """A broker, started on first use."""
-        self._broker = KafkaBroker(self.home / "kafka")
+        # As much memory as Kafka's own scripts give it, from the start: a heap that grows makes its first minutes slow.
+        self._broker = KafkaBroker(self.home / "kafka", heap="1g")
         self._broker.start()
         return self._broker
 
@@ -262,7 +276,7 @@ def resident(pid: int) -> float:
     return sum(map(processes.resident, processes.family(pid))) / 1e6
 
 
-def _own_peak(pid: int) -> float:
+def own_peak(pid: int) -> float:
     """MB that a process itself had resident at most so far. What `wait` says of it begins with the memory of whoever started it."""
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -297,7 +311,7 @@ class Watched:
 
     def _watch(self) -> None:
         while not self._over.wait(_SAMPLE_SECONDS):
-            self._peak = max(self._peak, resident(self.process.pid), _own_peak(self.process.pid))
+            self._peak = max(self._peak, resident(self.process.pid), own_peak(self.process.pid))
 
     def said(self) -> str:
         """What it printed."""

@@ -163,6 +163,7 @@ class KafkaBroker:
         overrides: Broker settings that replace the defaults here, for example `{"message.max.bytes": "1000"}`.
         listeners: Further ones on `localhost`, by name and port; what they are is said in `overrides`.
         scram_users: Users by password, for SCRAM.
+        heap: Of the JVM, as its options say it, for example `1g`: all of it from the start. By default it grows to 512 MB.
     """
 
     def __init__(
@@ -171,11 +172,13 @@ class KafkaBroker:
         overrides: Mapping[str, str] | None = None,
         listeners: Mapping[str, int] | None = None,
         scram_users: Mapping[str, str] | None = None,
+        heap: str | None = None,
     ) -> None:
         self._dir = data_dir
         self._overrides = dict(overrides or {})
         self._listeners = dict(listeners or {})
         self._scram_users = dict(scram_users or {})
+        self._heap = [f"-Xms{heap}", f"-Xmx{heap}"] if heap is not None else ["-Xms128m", "-Xmx512m"]
         self._process: subprocess.Popen[bytes] | None = None
         self._port, self._controller_port = free_ports(2)
 
@@ -211,7 +214,7 @@ class KafkaBroker:
             self._format(lib, settings)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_java(lib), "kafka.Kafka", str(settings)],
+                [*_java(lib), *self._heap, "kafka.Kafka", str(settings)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -460,8 +463,6 @@ def _lines(message: Message) -> Iterator[Message]:
 def _java(lib: Path) -> list[str]:
     return [
         "java",
-        "-Xmx512m",
-        "-Xms128m",
         # Two cores are shared with what is tested: a quick start and few threads count, not peak throughput.
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",

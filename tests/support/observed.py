@@ -83,7 +83,11 @@ class Running:
     def stop(self) -> dict[str, Any]:
         """Ends it with SIGTERM; its closing report."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
+        return self.ended(60)
+
+    def ended(self, seconds: float) -> dict[str, Any]:
+        """Waits for its end; its closing report."""
+        code = self.process.wait(seconds)
         assert code == 0, self.errors
         report: dict[str, Any] = json.loads(self._out.read_text())
         return report
