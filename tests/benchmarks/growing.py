@@ -103,7 +103,7 @@ def _watched(process: Running, wanted: list[int]) -> list[_Reached]:
         with suppress(OSError, http.client.HTTPException):  # it may be ending
             stored = int(process.value("tailrace_ingestor_lines_total"))
             last = _Reached(stored, time.monotonic() - began, cpu(pid), own_peak(pid))
-            if stored >= wanted[len(found)] and len(found) < len(wanted) - 1:
-                found.append(last)
+            found += [last for lines in wanted[len(found) : -1] if lines <= stored]
         time.sleep(_POLL_SECONDS)
-    return [*found, replace(last, lines=wanted[-1], seconds=time.monotonic() - began)]
+    last = replace(last, lines=wanted[-1], seconds=time.monotonic() - began)
+    return found + [last] * (len(wanted) - len(found))

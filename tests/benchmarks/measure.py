@@ -129,7 +129,7 @@ QUICK = Plan(
     backfill=20_000,
     fresh=3.0,
     backlog=30_000,
-    growth=2_000,
+    growth=10_000,
     slices=9_000,
 )
 SMOKE = Plan(
