@@ -20,6 +20,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
+from aiokafka.producer import sender
 
 from tailrace.schemas.errors import KafkaUnavailable, RetryableError, TailraceError
 from tailrace.schemas.health import ASK_SECONDS, Reach
@@ -49,6 +50,10 @@ SMALLEST_BATCH_BYTES = 1024
 SMALLEST_HEAD_BYTES = 256
 ATTEMPT_SECONDS = 120.0
 """After so long without an answer an attempt is given up, and made again on new connections."""
+
+sender.BACKOFF_OVERRIDE = 0.002
+"""Seconds until aiokafka asks again whether a transaction may begin, where the one before is still being written down. Its own 20 ms made
+shipping a million lines with snappy take 2.14 s; so they take 1.92 (medians of 7, in turns)."""
 
 # The producer cannot go on, a new one can: its sequence or transaction state was lost, on either side.
 RENEW = (
