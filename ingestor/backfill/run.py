@@ -496,12 +496,14 @@ class Backfill:
         for at first, which is all that new lines cost."""
         if not self._settings.dry_run:
             samples = [(table, _sample(rows)) for table, rows in batch.tables]
-            if not any([await self._missing(writer, table, rows) < len(rows) for table, rows in samples]):
+            if not any(
+                [len(await self._missing(writer, table, rows)) < len(rows) for table, rows in samples]
+            ):
                 return batch.tables, {}
         tables: list[tuple[str, pa.Table]] = []
         stored: dict[str, list[int]] = {}
         for table, rows in batch.tables:
-            missing = await self._retried(self._call, writer.missing, table, rows)
+            missing = await self._missing(writer, table, rows)
             if missing:
                 tables.append((table, rows.take(missing).combine_chunks()))
             absent = set(missing)
@@ -518,8 +520,13 @@ class Backfill:
         missing = [await self._missing(writer, table, rows) for table, rows in samples]
         return bool(missing) and not any(missing)
 
-    async def _missing(self, writer: TableWriter, table: str, rows: pa.Table) -> int:
-        return len(await self._retried(self._call, writer.missing, table, rows))
+    async def _missing(self, writer: TableWriter, table: str, rows: pa.Table) -> list[int]:
+        """Which of the rows, by index, are not there. Those that are have what views make of them afterwards, unless this only
+        looks: one that is there by half would count as missing, and stand there twice."""
+        if not self._settings.dry_run:
+            await self._retried(self._call, writer.complete, table, rows)
+        missing: list[int] = await self._retried(self._call, writer.missing, table, rows)
+        return missing
 
     def _landed(
         self, gathered: _Batch, came: Sequence[_Came], rejected: Mapping[str, Sequence[int]] | None = None

@@ -284,6 +284,31 @@ def test_hostile_lines(place: Place, tmp_path: Path) -> None:
         assert file == str(path) and content[byte : byte + len(head)] == head
 
 
+def test_lines_stored_without_their_tags(place: Place, tmp_path: Path) -> None:
+    """Lines whose server was killed before their tags were unfolded get them from the backfill that passes over them, and stand
+    there once, whatever merges do."""
+    lines = [
+        hostile.line(hostile.v1("tags", trace_id=f"t{n}", tags=[{"name": "a", "value": n}]))
+        for n in range(60)
+    ]
+    data = b"".join(line + b"\n" for line in lines)
+    path = write(tmp_path / "app.log", data)
+    view = place.rows(
+        "SELECT create_table_query FROM system.tables WHERE name = 'tags_from_lines' AND database = currentDatabase()"
+    )
+    decoder = BatchDecoder(1 << 20)
+    decoder.add_chunk(FileChunk(FileRef("live", str(path)), BytePosition(0), BytePosition(len(data)), data))
+    place.client.command("DROP VIEW tags_from_lines")
+    try:
+        asyncio.run(EmbeddedSink(place.writer, 1 << 20).store(decoder.finish(), "live"))
+    finally:
+        place.client.command(view[0][0])
+    assert place.rows("SELECT count() FROM tags") == [(0,)]
+    assert place.backfill(path).rows_there == 60
+    assert place.rows("SELECT count() FROM tag_lines") == [(60,)]
+    assert place.rows("SELECT count(), uniqExact(line_hash) FROM tags") == [(60, 60)]
+
+
 def test_shipped_live_before(place: Place, tmp_path: Path) -> None:
     """Lines that came through `up` before are told apart from new ones, dead letters of the same bytes at the same place too, and
     neither are stored a second time nor counted in the ledger, whose sums are what stands in the tables."""
