@@ -7,12 +7,15 @@ which reads what is rare or odd, and says what is wrong with the rest. Where the
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from tailrace.ingestor.arrow import INSTANT, numbers, texts
 from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
+
+log = logging.getLogger(__name__)
 
 _TEXT, _BINARY, _INT32 = pa.string(), pa.binary(), pa.int32()
 _INSTANTS = frozenset({"ts", "trace_ts"})
@@ -105,7 +108,8 @@ def survey(block: bytes, max_line_bytes: int) -> Survey | None:
         return None
     try:
         found = compiled_lines.survey(block, max_line_bytes)
-    except RuntimeError:  # it is wrong somewhere; Python reads these lines
+    except RuntimeError as exc:
+        log.warning("compiled code could not read these lines, Python does: %s", exc)
         return None
     return None if found is None else Survey(*found)
 

@@ -10,6 +10,7 @@ What aiokafka's `send_batch` asks of a batch is what `aiokafka.producer.message_
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from aiokafka.record.util import calc_crc32c
 from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.levels import LEVELS
+
+log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -287,7 +290,8 @@ def compiled_batches(
             chosen,
             _encoded(headers),
         )
-    except RuntimeError:  # it is wrong somewhere; Python makes these batches
+    except RuntimeError as exc:
+        log.warning("compiled code could not make batches of these lines, Python does: %s", exc)
         return None
     return [
         CompiledBatch(built, count, crc, timestamp, compression, transactional=transactional)
