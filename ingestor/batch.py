@@ -18,14 +18,23 @@ class Gathering:
     Args:
         start: The offset where the batch begins: the end of the one before it.
         end: The offset after the last message, or after what the broker skipped behind it.
+        messages: In offset order.
+        moments: When each of them came, in monotonic seconds.
+        lines: Of all of them.
+        bytes: Likewise.
     """
 
     start: KafkaOffset
     end: KafkaOffset
     messages: list[Message] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
     lines: int = 0
     bytes: int = 0
-    since: float = 0.0
+
+    @property
+    def since(self) -> float:
+        """When the first of its messages came, in monotonic seconds; 0 where there is none."""
+        return self.moments[0] if self.moments else 0.0
 
     def add(self, messages: Sequence[Message], end: KafkaOffset, now: float) -> None:
         """Appends what was fetched.
@@ -35,9 +44,8 @@ class Gathering:
             end: The consumer's position after them.
             now: Monotonic seconds.
         """
-        if not self.messages:
-            self.since = now
         self.messages.extend(messages)
+        self.moments += [now] * len(messages)
         self.lines += sum(map(_lines, messages))
         self.bytes += sum(map(_bytes, messages))
         self.end = end
@@ -53,6 +61,11 @@ def is_due(gathering: Gathering, limits: BatchLimits, now: float) -> bool:
 def is_full(gathering: Gathering, limits: BatchLimits) -> bool:
     """Whether no more should be fetched for it."""
     return gathering.lines >= limits.rows or gathering.bytes >= limits.bytes
+
+
+def is_small(gathering: Gathering, limits: BatchLimits) -> bool:
+    """Whether it is stored so soon that a full batch can well wait for it."""
+    return gathering.lines <= limits.rows // 4 and gathering.bytes <= limits.bytes // 4
 
 
 def split_full(gathering: Gathering, limits: BatchLimits) -> tuple[Gathering, Gathering]:
@@ -74,9 +87,10 @@ def split_full(gathering: Gathering, limits: BatchLimits) -> tuple[Gathering, Ga
         return gathering, Gathering(start=gathering.end, end=gathering.end)
     cut = next_offset(KafkaOffset(gathering.messages[count - 1].offset))
     rest = gathering.messages[count:]
-    first = Gathering(gathering.start, cut, gathering.messages[:count], lines, size, gathering.since)
+    moments = gathering.moments
+    first = Gathering(gathering.start, cut, gathering.messages[:count], moments[:count], lines, size)
     left = (gathering.lines - lines, gathering.bytes - size)
-    return first, Gathering(cut, gathering.end, rest, *left, gathering.since)
+    return first, Gathering(cut, gathering.end, rest, moments[count:], *left)
 
 
 def _bytes(message: Message) -> int:

@@ -16,12 +16,13 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from tailrace.ingestor import intents
-from tailrace.ingestor.batch import Gathering, is_due, is_full, split_full
+from tailrace.ingestor.batch import Gathering, is_due, is_full, is_small, split_full
 from tailrace.ingestor.consume import PartitionConsumer, PartitionLost
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter, newest_event
 from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
+from tailrace.ingestor.turns import Turns
 from tailrace.schemas.crash import crash_point
 from tailrace.schemas.health import Reach
 from tailrace.schemas.kafka import KafkaConnection
@@ -32,6 +33,8 @@ log = logging.getLogger("tailrace.ingestor")
 
 _IN_FLIGHT = 2
 """Batches between gathering and commit: one is inserted while the next is decoded."""
+_SMALL_IN_FLIGHT = 2
+"""Small ones besides, of partitions without a backlog: they need not wait until a backlog is worked off in another."""
 _STOP_SECONDS = 20.0
 """How long a stop or a rebalance waits for the batch under way."""
 
@@ -78,6 +81,7 @@ class _Partition:
         self.stored = intent.start
         self.committed = intent.start
         self.in_flight = 0
+        self.turn = 0  # when a batch was taken of it last, counted in batches of all partitions
         self.lost = False
 
     def note_stored(self, end: KafkaOffset, now: float, newest_event: float | None) -> None:
@@ -132,9 +136,10 @@ class _Partition:
             return None
         inside = [message for message in self.gathering.messages if message.offset < end]
         after = self.gathering.messages[len(inside) :]
-        batch = Gathering(self.gathering.start, end, inside, since=self.gathering.since)
+        moments = self.gathering.moments
+        batch = Gathering(self.gathering.start, end, inside, moments[: len(inside)])
         rest = Gathering(end, end)
-        rest.add(after, max(end, self.gathering.end), self.gathering.since)
+        rest.add(after, max(end, self.gathering.end), moments[len(inside)] if after else 0.0)
         self.gathering = rest
         self.replay_end = None
         return batch
@@ -171,8 +176,9 @@ class Ingestor:
         self._inserter = Inserter(writer, self._insert_thread, settings.retry, clock, spans=spans)
         self._partitions: dict[int, _Partition] = {}
         self._targets: dict[int, KafkaOffset] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._in_order = asyncio.Lock()
+        self._tasks: dict[asyncio.Task[None], bool] = {}  # whether they are urgent
+        self._taken = 0
+        self._turns = Turns()
         self._stop = asyncio.Event()
         self._rebalancing = True
         self._ahead: dict[int, tuple[KafkaOffset, KafkaOffset]] = {}
@@ -251,48 +257,84 @@ class Ingestor:
         await self._commit_idle()
 
     def _full(self) -> list[int]:
-        """Partitions to fetch no more from: full themselves, or all together holding two batches."""
+        """Partitions to fetch no more from: full themselves, or all together holding two batches.
+
+        Where others hold so much, one with little goes on, up to half a batch more for all of these.
+        """
         limits = self._settings.limits
         held = sum(partition.gathering.bytes for partition in self._partitions.values())
-        return [
-            number
-            for number, partition in self._partitions.items()
-            if is_full(partition.gathering, limits)
-            or (held >= 2 * limits.bytes and partition.replay_end is None)
-        ]
+
+        def waits(partition: _Partition) -> bool:
+            if is_full(partition.gathering, limits):
+                return True
+            if partition.replay_end is not None or held < 2 * limits.bytes:
+                return False
+            return not is_small(partition.gathering, limits) or held >= 2.5 * limits.bytes
+
+        return [number for number, partition in self._partitions.items() if waits(partition)]
 
     async def _start_due(self, now: float, flush: bool) -> None:
-        # The one that has waited longest goes first, so that a busy partition does not starve the others.
-        for number, partition in sorted(self._partitions.items(), key=lambda item: item[1].gathering.since):
-            while len(self._tasks) < _IN_FLIGHT:
-                announced = partition.announced if partition.replay_end is not None else None
-                position: KafkaOffset | None = partition.gathering.end
-                if announced is not None:
-                    position = await self._consumer.position(number)
-                if position is None or self._partitions.get(number) is not partition:
-                    break  # it went to another member meanwhile
-                batch = partition.take(self._settings, now, position, flush)
-                if batch is None:
-                    break
-                partition.in_flight += 1
-                task = asyncio.create_task(self._process(number, partition, batch, announced))
-                self._tasks.add(task)
+        while await self._start_next(now, flush):
+            pass
+
+    async def _start_next(self, now: float, flush: bool) -> bool:
+        """Starts one batch, if any is due and may be under way besides those that are; answers whether there was one.
+
+        The partition whose last batch was longest ago goes first, so that a busy one does not starve the others.
+        """
+        for number, partition in sorted(self._partitions.items(), key=lambda item: item[1].turn):
+            urgent = self._is_urgent(partition)
+            if not urgent and self._in_flight(urgent=False) >= _IN_FLIGHT:
+                continue
+            announced = partition.announced if partition.replay_end is not None else None
+            position: KafkaOffset | None = partition.gathering.end
+            if announced is not None:
+                position = await self._consumer.position(number)
+            if position is None or self._partitions.get(number) is not partition:
+                continue  # it went to another member meanwhile
+            batch = partition.take(self._settings, now, position, flush)
+            if batch is None:
+                continue
+            self._taken += 1
+            partition.turn = self._taken
+            partition.in_flight += 1
+            work = self._process(number, partition, batch, announced, urgent)
+            self._tasks[asyncio.create_task(work)] = urgent
+            return True
+        return False
+
+    def _in_flight(self, urgent: bool) -> int:
+        return sum(each is urgent and not task.done() for task, each in self._tasks.items())
+
+    def _is_urgent(self, partition: _Partition) -> bool:
+        """Whether its next batch may overtake those of other partitions. Those of one partition stay in their order."""
+        return (
+            self._in_flight(urgent=True) < _SMALL_IN_FLIGHT
+            and not partition.in_flight
+            and partition.replay_end is None
+            and is_small(partition.gathering, self._settings.limits)
+        )
 
     def _surface(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
-            self._tasks.discard(task)
+            del self._tasks[task]
             if not task.cancelled():  # a rebalance gave it up; the next owner stores the batch
                 task.result()
 
     async def _process(
-        self, number: int, partition: _Partition, batch: Gathering, announced: float | None
+        self,
+        number: int,
+        partition: _Partition,
+        batch: Gathering,
+        announced: float | None,
+        urgent: bool,
     ) -> None:
-        """Decode while an earlier batch is inserted; then intent, inserts, ledger, in the order of the batches."""
+        """Decode while an earlier batch is inserted; then intent, inserts, ledger, one batch after the other."""
         loop = asyncio.get_running_loop()
         try:
             with during(self._span(number, batch, announced)):
                 decoding = loop.run_in_executor(self._decode_thread, self._decode, number, batch)
-                async with self._in_order:
+                async with self._turns.turn(urgent):
                     decoded = await decoding
                     if self._partitions.get(number) is not partition or partition.stored != batch.start:
                         # The partition went to another member, or the batch before this one failed: an intent now
@@ -416,7 +458,8 @@ class Ingestor:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-                self._tasks -= late
+                for task in late:
+                    self._tasks.pop(task, None)
 
     async def _assigned(self, found: Mapping[int, PartitionIntent]) -> None:
         for number, intent in found.items():

@@ -228,20 +228,23 @@ messages = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 50)), min_size=1
 def test_splitting_a_batch_keeps_every_message_in_one_range(
     steps: list[tuple[int, int]], most: int, most_bytes: int
 ) -> None:
-    """Cut over and over, ranges follow on each other, hold their messages and respect the limits."""
+    """Cut over and over, ranges follow on each other, hold their messages, know when the first of them came, and respect the limits."""
     offset, gathered = 100, []
     for step, size in steps:
         offset += step
         gathered.append(Message(offset, b"x\n" * (size // 2)))
     end = KafkaOffset(offset + 7)
     rest = Gathering(KafkaOffset(100), KafkaOffset(100))
-    rest.add(gathered, end, now=0.0)
+    for number, message in enumerate(gathered):
+        rest.add([message], KafkaOffset(message.offset + 1), now=float(number))
+    rest.add([], end, now=-1.0)
     seen: list[Message] = []
     position = KafkaOffset(100)
     limits = BatchLimits(rows=most, bytes=most_bytes, seconds=1)
     while rest.messages:
         batch, rest = split_full(rest, limits)
         assert batch.start == position
+        assert batch.since == gathered.index(batch.messages[0])
         assert all(batch.start <= message.offset < batch.end for message in batch.messages)
         assert batch.lines == sum(1 + (m.value or b"").count(b"\n") for m in batch.messages)
         assert batch.bytes == sum(len(m.value or b"") for m in batch.messages)

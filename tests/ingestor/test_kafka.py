@@ -157,6 +157,30 @@ def test_members_join_and_leave(kafka: KafkaBroker, topic: str, engine: Engine, 
     assert_each_once(client, count)
 
 
+def test_a_backlog_does_not_hold_up_other_partitions(
+    kafka: KafkaBroker, topic: str, database: Database
+) -> None:
+    """While two partitions have 25 batches waiting each, the few lines of a third are stored within ten batches, not behind them."""
+    client = database()
+    behind = 1000
+
+    async def scenario() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+        await producer.start()
+        for partition, count in ((0, behind), (2, behind), (1, 20)):
+            for number in range(count):
+                line = hostile.line(hostile.v1(message=f"{number}", trace_id=f"trace-{partition}-{number}"))
+                await producer.send(topic, line, partition=partition)
+        await producer.stop()
+        await asyncio.wait_for(ingestor(kafka, topic, ClickHouseWriter(client, "test"), once=True).run(), 60)
+
+    asyncio.run(scenario())
+    rows = client.query("SELECT stream, lines FROM ledger ORDER BY stored_at, start").result_rows
+    assert sum(lines for _, lines in rows) == 2 * behind + 20
+    assert len(rows) >= 2 * behind // 40
+    assert max(place for place, (stream, _) in enumerate(rows) if stream == f"{topic}/1") < 10, rows
+
+
 class RefusingWriter:
     """A server that has no such table."""
 
