@@ -177,6 +177,16 @@ def test_compression_each_way(front: FrontProcess, table: str, compress: bool | 
     assert count(front, table) == 40_001
 
 
+@pytest.mark.parametrize(("asked", "packed"), [("", None), ("?compress=lz4", "lz4")])
+def test_clients_on_the_same_machine(front: FrontProcess, asked: str, packed: str | None) -> None:
+    """What goes to the same machine is packed only where the DSN says so; and merges leave the cores to what somebody waits for."""
+    client = connect(Dsn.parse(f"clickhouse://default:{front.token}@127.0.0.1:{front.port}/default{asked}"))
+    assert client.write_compression == packed
+    nice = "SELECT value FROM system.server_settings WHERE name = 'os_threads_nice_value_merge_mutate'"
+    assert client.query(nice).result_rows == [("5",)]
+    client.close()
+
+
 def test_big_results_stream_through_a_file(front: FrontProcess) -> None:
     """Five million rows arrive complete, by blocks, and leave nothing behind in the spool directory."""
     client = front.client()
