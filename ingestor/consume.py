@@ -111,7 +111,6 @@ class PartitionConsumer:
         self._starts: dict[int, KafkaOffset] = {}
         self._taking_over = False
         self._take = TAKE_MESSAGES[0]
-        self._cut_off: set[Any] = set()  # the partition that had more than was taken last
         self._consumer: Any = None
         self._admin: Any = None
 
@@ -150,8 +149,7 @@ class PartitionConsumer:
             await self._admin.close()
 
     async def fetch(self, wait: float, paused: Iterable[int]) -> dict[int, Fetched]:
-        """What has arrived, waiting up to `wait` seconds for something. The partition with most is not asked twice in a row
-        while others have something.
+        """What has arrived, waiting up to `wait` seconds for something.
 
         Args:
             wait: Seconds.
@@ -168,13 +166,7 @@ class PartitionConsumer:
             waiting = {TopicPartition(topic, partition) for partition in paused} & consumer.assignment()
             consumer.pause(*(waiting - consumer.paused()))
             consumer.resume(*(consumer.paused() - waiting))
-            records = {}
-            if self._cut_off and (others := consumer.assignment() - waiting - self._cut_off):
-                records = await consumer.getmany(*others, timeout_ms=0, max_records=self._take)
-            if not records:
-                records = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=self._take)
-        # aiokafka hands out all that it has of one partition, then of the next, up to so many messages.
-        self._cut_off = set(list(records)[-1:]) if sum(map(len, records.values())) >= self._take else set()
+            records = await consumer.getmany(timeout_ms=int(wait * 1000), max_records=self._take)
         self._take = to_take(
             self._take, [len(record.value or b"") for found in records.values() for record in found]
         )
