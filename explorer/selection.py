@@ -181,8 +181,8 @@ def trace_key(scope: Scope, hash: str) -> str:
     return hash if scope.project is not None else f"cityHash64(project_id, {hash})"
 
 
-def selection(query: Slice, scope: Scope, parameters: Parameters) -> str:
-    """A SELECT of `k`, the key of each trace in the slice, once, and `start`, a time at which it began."""
+def selection(query: Slice, scope: Scope, parameters: Parameters, *, timed: bool = True) -> str:
+    """A SELECT of `k`, the key of each trace in the slice, once, and if `timed`, of `start`, a time at which it began."""
     conditions = tuple(dict.fromkeys(query.conditions))
     ids = tuple(c.trace_id for c in conditions if isinstance(c, TraceIs))
     build = _Build(scope, parameters, ids)
@@ -206,7 +206,7 @@ def selection(query: Slice, scope: Scope, parameters: Parameters) -> str:
         f"{' AND ' if n else ' WHERE '}k NOT IN (SELECT k FROM ({build.members(part, '')}))"
         for n, part in enumerate(excluded)
     )
-    return f"SELECT k, min(began) AS start FROM ({rows}){where} GROUP BY k"
+    return f"SELECT k{', min(began) AS start' if timed else ''} FROM ({rows}){where} GROUP BY k"
 
 
 def errors(scope: Scope, parameters: Parameters) -> str:

@@ -35,9 +35,8 @@ DISTRIBUTION = (
 
 _NOTHING = "toUInt64(0), toUInt64(0), 0., emptyArrayFloat64(), 0."
 """In place of a distribution."""
-_WHOLE, _STEP, _GROUP = range(3)
-_ABSENT = "cityHash64('no value', 'of this tag')"
-"""The group of the traces that do not have the tag."""
+_WHOLE, _STEP, _GROUP, _TAGGED = range(4)
+"""The last: the traces that have the tag."""
 
 
 def summarize(
@@ -59,25 +58,28 @@ def summarize(
     parameters = Parameters()
     sql = _question(reader, query, scope, by, width, names, limit, parameters)
     traces: dict[tuple[int, int], tuple[int, int]] = {}
-    described: dict[tuple[int, int, int], Metric] = {}
-    groups: list[tuple[int, bytes, bool]] = []
+    described: dict[tuple[int, int | None, int], Metric] = {}
+    groups: list[tuple[int, bytes]] = []
     values_of_tag = 0
+    tagged, failed_tagged = 0, 0
     for part, key, value, absent, metric, count, failed, of, *distribution in reader.rows(sql, parameters):
         if metric:
-            described[part, key, metric] = to_metric(distribution)
+            described[part, None if absent else key, metric] = to_metric(distribution)
+        elif part == _TAGGED:
+            tagged, failed_tagged = count, failed
         else:
             traces[part, key] = count, failed
             if part == _GROUP:
                 values_of_tag = of
-                groups.append((key, value, bool(absent)))
+                groups.append((key, value))
 
-    def distributions(part: int, key: int) -> dict[str, Metric]:
+    def distributions(part: int, key: int | None) -> dict[str, Metric]:
         return {name: described.get((part, key, n), Metric()) for n, name in enumerate(names, 1)}
 
     series: Over | None = None
     if over is not None:
         counted = {key: figures for (part, key), figures in traces.items() if part == _STEP}
-        logged = {key for part, key, _ in described if part == _STEP}
+        logged = {key for part, key, _ in described if part == _STEP and key is not None}
         series = to_series(over, counted, logged, lambda step: distributions(_STEP, step))
     if over is None:
         whole, failed = traces.get((_WHOLE, 0), (0, 0))
@@ -100,15 +102,18 @@ def summarize(
     if by is None:
         return report
     rows = []
-    for key, value, absent in groups:
+    for key, value in groups:
         count, failed = traces[_GROUP, key]
-        shown = None if absent else to_text(value)
-        rows.append(
-            ((-count, absent, value), Group(shown, count, failed, failed / count, distributions(_GROUP, key)))
-        )
+        group = Group(to_text(value), count, failed, failed / count, distributions(_GROUP, key))
+        rows.append(((-count, False, value), group))
+    if whole > tagged:
+        count, failed = whole - tagged, report.errors - failed_tagged
+        group = Group(None, count, failed, failed / count, distributions(_GROUP, None))
+        rows.append(((-count, True, b""), group))
+        values_of_tag += 1
     rows.sort(key=lambda row: row[0])
     return structs.replace(
-        report, by=_against_rest(report, By(by, values_of_tag, tuple(row for _, row in rows)))
+        report, by=_against_rest(report, By(by, values_of_tag, tuple(row for _, row in rows[:limit])))
     )
 
 
@@ -124,7 +129,7 @@ def _question(
 ) -> str:
     """Rows of: part, key in it, value and absence of a group, number of a metric, traces, errors, groups, distribution."""
     common = {
-        "chosen": selection(query, scope, parameters),
+        "chosen": selection(query, scope, parameters, timed=width is not None),
         "failed": errors(scope, parameters),
     }
     inside = "SELECT k FROM chosen" if query.conditions else ""
@@ -135,17 +140,27 @@ def _question(
         f"{count}, toUInt64(0), {_NOTHING} FROM chosen{grouped}"
     ]
     if by is not None:
+        most = parameters.add(limit, "UInt64")
+        # Without conditions `having` and `logged` are those of all tags, were they of no trace that has a line.
+        within = "" if inside else " WHERE k IN (SELECT k FROM chosen)"
         common["having"] = _having(scope, by, parameters, inside)
-        common["member"] = (
-            "SELECT k, g, value, 0 AS absent FROM having "
-            f"UNION ALL SELECT k, {_ABSENT}, '', 1 FROM chosen WHERE k NOT IN (SELECT k FROM having)"
-        )
+        # Which of those with as many traces are shown is decided by their texts, which are read for these alone.
         common["biggest"] = (
-            f"SELECT g, any(value) AS text, any(absent) AS lacks, {count}, count() OVER () AS groups FROM member GROUP BY g "
-            f"ORDER BY traces DESC, lacks, text LIMIT {parameters.add(limit, 'UInt64')}"
+            "SELECT g, any(k) AS example, count() AS traces, count() OVER () AS groups FROM having GROUP BY g "
+            f"ORDER BY traces DESC LIMIT {most} WITH TIES"
+        )
+        common["shown"] = (
+            "SELECT g, text, traces, groups FROM biggest INNER JOIN "
+            f"({_texts(scope, by, parameters)}) AS named ON biggest.g = named.g "
+            f"ORDER BY traces DESC, text LIMIT {most}"
         )
         parts.append(
-            f"SELECT {_GROUP}, reinterpretAsInt64(g), text, lacks, 0, traces, errors, groups, {_NOTHING} FROM biggest"
+            f"SELECT {_GROUP}, reinterpretAsInt64(g), any(text), 0, 0, {count}, any(groups), {_NOTHING} "
+            "FROM having INNER JOIN shown ON having.g = shown.g GROUP BY g"
+        )
+        parts.append(
+            f"SELECT {_TAGGED}, toInt64(0), '', 0, 0, uniqExact(k), uniqExactIf(k, k IN (SELECT k FROM failed)), "
+            f"toUInt64(0), {_NOTHING} FROM having{within}"
         )
     if names:
         common["logged"] = values(scope, names, parameters, inside, timed=width is not None)
@@ -156,24 +171,43 @@ def _question(
                 f"SELECT {_STEP}, {step('began', width)} AS key, '', 0, {one} FROM logged GROUP BY key, logged.metric"
             )
         if by is not None:
+            # A profile may have it that what a join does not find is NULL.
+            there = "ifNull(tagged.there, 0)"
             parts.append(
-                f"SELECT {_GROUP}, reinterpretAsInt64(g), '', 0, {one} FROM logged "
-                "INNER JOIN (SELECT k, g FROM member WHERE g IN (SELECT g FROM biggest)) AS member ON logged.k = member.k "
-                "GROUP BY g, logged.metric"
+                f"SELECT {_GROUP}, if({there}, reinterpretAsInt64(ifNull(tagged.g, 0)), 0) AS key, '', NOT {there} AS absent, {one} "
+                "FROM logged LEFT JOIN (SELECT k, g, 1 AS there FROM having) AS tagged ON logged.k = tagged.k "
+                f"WHERE NOT {there} OR tagged.g IN (SELECT g FROM shown) GROUP BY key, absent, logged.metric"
             )
     return f"WITH {reader.shared(common)} {' UNION ALL '.join(parts)}"
 
 
 def _having(scope: Scope, tag: str, parameters: Parameters, inside: str) -> str:
-    """A SELECT of which trace has which values of a tag: `k`, `g` that stands for the value, and `value`, each once."""
-    text = "value_hash" if scope.project is not None else "cityHash64(str)"
+    """A SELECT of which trace has which values of a tag: `k`, and `g` that stands for the value, each pair once."""
     rows = tag_rows(
-        f"{trace_key(scope, 'trace_hash')} AS k, {text} AS g, str",
+        f"{trace_key(scope, 'trace_hash')} AS k, {_value_key(scope)} AS g",
         scope,
         parameters,
         f"name = {parameters.add(tag, 'String')}" + (f" AND k IN ({inside})" if inside else ""),
     )
-    return f"SELECT k, g, any(tag.str) AS value FROM ({rows}) AS tag GROUP BY k, g"
+    return f"SELECT k, g FROM ({rows}) AS tag GROUP BY k, g"
+
+
+def _texts(scope: Scope, tag: str, parameters: Parameters) -> str:
+    """A SELECT of `g` and `text` of the values of a tag that the examples of `biggest` have."""
+    rows = tag_rows(
+        f"{trace_key(scope, 'trace_hash')} AS k, {_value_key(scope)} AS g, str",
+        scope,
+        parameters,
+        f"name = {parameters.add(tag, 'String')}",
+    )
+    return (
+        f"SELECT tag.g AS g, any(tag.str) AS text FROM ({rows}) AS tag "
+        "INNER JOIN (SELECT example FROM biggest) AS one ON tag.k = one.example GROUP BY tag.g"
+    )
+
+
+def _value_key(scope: Scope) -> str:
+    return "value_hash" if scope.project is not None else "cityHash64(str)"
 
 
 def counts(reader: Reader, query: Slice, scope: Scope) -> tuple[int, int]:
