@@ -112,9 +112,13 @@ def tag_rows(columns: str, scope: Scope, parameters: Parameters, test: str) -> s
         parameters: Where its values go.
         test: A condition on a row.
     """
-    return " UNION ALL ".join(
+    return " UNION ALL ".join(_tag_scans(columns, scope, parameters, test))
+
+
+def _tag_scans(columns: str, scope: Scope, parameters: Parameters, test: str) -> list[str]:
+    return [
         f"SELECT {columns} FROM tags WHERE {where} AND {test}" for where in _tag_wheres(scope, parameters)
-    )
+    ]
 
 
 def _tag_wheres(scope: Scope, parameters: Parameters) -> list[str]:
@@ -197,13 +201,13 @@ def selection(query: Slice, scope: Scope, parameters: Parameters, *, timed: bool
         required = [*required[: _LONGEST_CHAIN - 1], All(tuple(required[_LONGEST_CHAIN - 1 :]))]
     inside = ""
     for part in required[:-1]:
-        inside = f"SELECT k FROM ({build.members(part, inside)})"
-    rows = build.members(required[-1], inside) if required else build.universe()
+        inside = build.members(part, inside, timed=False)
+    rows = build.members(required[-1], inside, timed=timed) if required else build.universe()
     plain = tuple(c for c in excluded if not isinstance(c, All | AnyOf | Not))
     if len(plain) > 1:
         excluded = [AnyOf(plain), *(c for c in excluded if c not in plain)]
     where = "".join(
-        f"{' AND ' if n else ' WHERE '}k NOT IN (SELECT k FROM ({build.members(part, '')}))"
+        f"{' AND ' if n else ' WHERE '}k NOT IN ({build.members(part, '', timed=False)})"
         for n, part in enumerate(excluded)
     )
     return f"SELECT k{', min(began) AS start' if timed else ''} FROM ({rows}){where} GROUP BY k"
@@ -211,7 +215,7 @@ def selection(query: Slice, scope: Scope, parameters: Parameters, *, timed: bool
 
 def errors(scope: Scope, parameters: Parameters) -> str:
     """A SELECT of `k` of every trace that has an error; some of them several times."""
-    return f"SELECT k FROM ({_Build(scope, parameters, ()).members(HasError(), '')})"
+    return _Build(scope, parameters, ()).members(HasError(), "", timed=False)
 
 
 def _negated(expression: Expression) -> Expression:
@@ -219,7 +223,10 @@ def _negated(expression: Expression) -> Expression:
 
 
 class _Build:
-    """Writes the scans of one question. Every SELECT that it gives has the columns `k` and `began`.
+    """Writes the scans of one question. Every SELECT that it gives has the column `k`, and `began` where that is wanted.
+
+    ClickHouse takes the longer to understand a question the more SELECTs are inside one another; in one of several tables of
+    results each stands as often as it is named.
 
     Args:
         scope: Where it looks.
@@ -238,29 +245,34 @@ class _Build:
         self._tags_key = trace_key(scope, "trace_hash")
         self._lines_key = trace_key(scope, "cityHash64(trace_id)")
 
-    def members(self, part: Expression, inside: str) -> str:
+    def members(self, part: Expression, inside: str, *, timed: bool) -> str:
         """The traces of which an expression holds; some of them several times.
 
         Args:
             part: Must not hold of a trace that has nothing.
             inside: A SELECT of the keys that matter; '' when all do.
+            timed: With `began`.
         """
         conditions = tuple(dict.fromkeys(leaves(part)))
+        began = ", trace_ts AS began" if timed else ""
         if part in conditions or (isinstance(part, AnyOf) and set(part.parts) <= set(conditions)):
-            return _union(self._scans(dict.fromkeys(conditions)), inside)
+            return _union(self._scans(dict.fromkeys(conditions), began), inside)
         bits: dict[Condition, int | None] = {condition: bit for bit, condition in enumerate(conditions)}
         formula = _formula(part, bits)
+        first = ", min(noted.began) AS began" if timed else ""
         return (
-            f"SELECT k, min(noted.began) AS began FROM ({_union(self._scans(bits), inside)}) AS noted "
+            f"SELECT k{first} FROM ({_union(self._scans(bits, began), inside)}) AS noted "
             f"GROUP BY k HAVING {formula}"
         )
 
     def universe(self) -> str:
         """Every line of every trace."""
-        return " UNION ALL ".join(self._lines(table, "1") for table in UNIVERSE)
+        return " UNION ALL ".join(self._lines(table, "1", ", trace_ts AS began") for table in UNIVERSE)
 
-    def _scans(self, bits: Mapping[Condition, int | None]) -> list[str]:
+    def _scans(self, bits: Mapping[Condition, int | None], began: str) -> list[str]:
         """The rows that satisfy some condition; with `bits`, the numbers of those that a row satisfies, if they have any.
+
+        Each is a SELECT without UNION that ends in its WHERE.
 
         One scan answers all conditions on tags, and one all conditions of one kind on the lines of a table.
         """
@@ -276,19 +288,21 @@ class _Build:
             else:
                 test = tag_test(condition, self._scope, self._where + self._tags_of, self._parameters)
                 tests.setdefault(("tags", object), []).append((test, bit))
-        scans = [
-            self._tags(_any(of), _bits(of)) if table == "tags" else self._lines(table, _any(of), _bits(of))
-            for (table, _), of in tests.items()
-        ]
-        return [*scans, self._durations(_any(durations), _bits(durations))] if durations else scans
+        scans = []
+        for (table, _), of in tests.items():
+            more = began + _bits(of)
+            scans += self._tags(_any(of), more) if table == "tags" else [self._lines(table, _any(of), more)]
+        if durations:
+            scans.append(self._durations(_any(durations), (", began" if began else "") + _bits(durations)))
+        return scans
 
-    def _tags(self, test: str, more: str) -> str:
-        columns = f"{self._tags_key} AS k, trace_ts AS began{more}"
-        return tag_rows(columns, self._scope, self._parameters, f"({test}){self._tags_of}")
+    def _tags(self, test: str, more: str) -> list[str]:
+        columns = f"{self._tags_key} AS k{more}"
+        return _tag_scans(columns, self._scope, self._parameters, f"({test}){self._tags_of}")
 
-    def _lines(self, table: str, test: str, more: str = "") -> str:
+    def _lines(self, table: str, test: str, more: str) -> str:
         return (
-            f"SELECT {self._lines_key} AS k, trace_ts AS began{more} FROM {table} "
+            f"SELECT {self._lines_key} AS k{more} FROM {table} "
             f"WHERE {self._lines_where} AND trace_id != '' AND ({test})"
         )
 
@@ -303,7 +317,7 @@ class _Build:
             "greatest(toUnixTimestamp64Micro(max(line.last)) - toUnixTimestamp64Micro(began), 0) AS took "
             f"FROM ({lines}) AS line GROUP BY k"
         )
-        return f"SELECT k, began{more} FROM ({spans}) WHERE {test}"
+        return f"SELECT k{more} FROM ({spans}) WHERE ({test})"
 
     def _line_tests(self, condition: LineCondition) -> list[tuple[str, str]]:
         """In which tables a condition on lines looks, and for what."""
@@ -349,6 +363,8 @@ def _bits(tests: Sequence[_Test]) -> str:
 
 
 def _union(scans: Sequence[str], inside: str) -> str:
+    if inside and len(scans) == 1:
+        return f"{scans[0]} AND k IN ({inside})"
     rows = " UNION ALL ".join(scans)
     # Outside of the union, so that the keys are gathered once and not for every scan; ClickHouse pushes it down.
     return f"SELECT * FROM ({rows}) WHERE k IN ({inside})" if inside else rows
