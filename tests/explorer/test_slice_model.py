@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from support.stored import Line, StoredTag, merge, moment, stop_merges, store, stored_tag, truncate
 from tailrace.explorer import Explorer, Period
-from tailrace.explorer.answers import Metric
+from tailrace.explorer.answers import Group, Metric
 from tailrace.explorer.language import FUNCTIONS
 
 DAY = 86_400_000_000
@@ -552,6 +552,11 @@ def check_members(
         assert start.replace(tzinfo=UTC) in told, text
 
 
+def figures_of(row: Group) -> tuple[Any, ...]:
+    """What a group says of itself: what it says of others depends on how many are shown."""
+    return row.value, row.traces, row.errors, row.metrics
+
+
 def check(
     explorer: Explorer, lines: set[Line], asked: tuple[list[Any], str | None, Period, str | None, list[str]]
 ) -> None:
@@ -587,6 +592,15 @@ def check(
             for name in metrics:
                 expected = naive_metric(seen, groups[row.value], name)
                 assert astuple(row.metrics[name]) == approximately(expected), (text, by, row.value, name)
+        few = len(groups) // 2
+        if few:
+            first = explorer.slice(text, project=project, period=period, by=by, metrics=metrics, limit=few).by
+            assert first is not None
+            assert first.values == len(groups)
+            # Which of those with as many traces are shown is decided by their texts, and told apart to the last.
+            assert [figures_of(row) for row in first.rows] == [
+                figures_of(row) for row in report.by.rows[:few]
+            ], (text, by)
     rows = explorer.traces(text, project=project, period=period, limit=100)
     assert {(row.project_id, row.trace_id) for row in rows} == keys, text
     for row in rows:
