@@ -36,17 +36,17 @@ turns with the version before, at 99 million and a load of 8 to 13, in milliseco
 2597 (a tenth), one trace 25 to 22, tag names 11 to 8; the comparisons did not change by more than they varied. At such a load clocks say nothing.
 
 Since then a comparison reads the texts of those values only that it shows, counts the traces without the tag by what is left, and has fewer
-SELECTs inside one another. In turns at 99 million and a load of 3 to 7, in milliseconds of CPU (median of 4 or 5, two series): compared by a tag 2010
-to 1760 and 2054 to 1785 (one client), 4526 to 4215 and 4558 to 3876 (a tenth); by hour nothing that shows. To understand a comparison, whatever the
-size of the tables, ClickHouse takes 64 (EXPLAIN QUERY TREE; 116 before).
+SELECTs inside one another. In turns at 99 million and a load of 3 to 7, in milliseconds of CPU (medians of 4 to 5, three series): compared by a tag 2054
+to 1785, 2010 to 1760 and 1881 to 1636 (one client), 4558 to 3876, 4526 to 4215 and 4089 to 3598 (a tenth; on the clock 2146 to 1906 at best, load 4 to
+5); by hour nothing that shows. To understand a comparison, whatever the size of the tables, ClickHouse takes 64 (EXPLAIN QUERY TREE; 116 before).
 
 Where the floor is: a third of the samples of a comparison (a tenth) are look-ups of 31 million rows in sets, 44 nanoseconds each at such a load; 9 %
 are the kernel's; the rest is spread over functions of which none has a twentieth: what is read, filtered, grouped so that what is stored twice
 counts once, and joined. Choosing the traces takes 1100, the values of the tag 500, the numbers 600, the texts 100, joining and distributions 200.
 Rows in the order of their places in ClickHouse's hash tables (16 bits of the CRC32C of trace_hash in the sorting key, after the text) made choosing
 the traces a third cheaper (838 to 552), and a semi join by the algorithm `hash`, whose table was made of 6.75 million of them, 130 times dearer (0.58
-to 75 seconds): where the rows of one part fill a stretch of a growing table more densely than it may be filled as a whole, its chains grow without
-end, and how dense they are depends on how many rows a day has. So the order stays. Huge pages for all memory: 5 to 10 %, within what series differ by.
+to 75 seconds): presumably because the rows of one part fill a stretch of a growing table more densely than it may be filled as a whole. How dense
+they are depends on how many rows a day has, so the order stays. Huge pages for all memory: 5 to 10 %, within what series differ by.
 
 While another client of the same embedded engine inserts 220,000 tags at a time without a pause (153,000 a second), questions take 1 to 1.9 times as
 long. One client takes one statement after the other: behind the inserts of its own client a question waits for each.
