@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "tailrace-checkpoint.json"
 """In the embedded database's directory: how far every file was read."""
-BATCH_BYTES = 32 << 20
-"""Of lines in one insert, when there are so many. Larger ones are merged less often, and hold more memory: 3,000,000 lines took 16.4 µs of
-CPU each and 1,100 MB in batches of 16 MiB, 14.6 and 1,150 of 32, 13.7 and 1,280 of 48 (2026-11-27, load 7 to 18)."""
+BATCH_BYTES = 16 << 20
+"""Of lines in one insert, when there are so many. Larger ones are merged less often, and hold more memory: 10,000,000 lines took 7.6 µs each
+and 1,220 MB at most in batches of 16 MiB, and 6.6 µs and 1,810 MB of 32 (2026-11-27, load 3)."""
 
 
 def up(

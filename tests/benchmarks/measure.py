@@ -25,6 +25,7 @@ from support.kafka import KafkaBroker
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SAMPLE_SECONDS = 0.05
+_LOOK_SECONDS = 0.005
 DEADLINE_SECONDS = 300.0
 CODE = [sys.executable, "-m"]
 
@@ -110,7 +111,7 @@ class Plan:
     calls: int = 101
     ship: int = 1_000_000
     ingest: int = 1_000_000
-    backfill: int = 500_000
+    backfill: int = 1_000_000
     fresh: float = 4.0
     backlog: int = 1_000_000
     growth: int = 1_000_000
@@ -322,6 +323,15 @@ class Watched:
         """The end of what it printed to standard error."""
         self.errors.seek(0)
         return self.errors.read()[-2000:]
+
+    def reports(self) -> float:
+        """Waits for what it prints when its work is done, and says how many seconds after its start that came."""
+        while not self.said():
+            assert time.monotonic() < self.began + DEADLINE_SECONDS, self.faults()
+            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                break  # `end` tells what became of it
+            time.sleep(_LOOK_SECONDS)
+        return time.monotonic() - self.began
 
     def end(self, how: signal.Signals | None = None, expected: Sequence[int] = (0,)) -> Taken:
         """Waits for its end, which a signal may hasten, and says what it took."""

@@ -4,21 +4,20 @@
     cd tests && python -m benchmarks.slices 900000 --keep DIR  # reuse DIR next time
 
 Deterministic: everything is computed from the trace's number. Each figure is the warm median of seven, in milliseconds, chDB 26.9, two
-cores that other work shared (load 3 to 5 in the long run, 6 in the short one: a quiet machine answers in less); "times" says how much longer
+cores that other work shared in the short run (load 6), and that had nothing else to do in the long one; "times" says how much longer
 the same question to the Map takes in the same run:
 
     tags                                                  11 million          99 million
-    latest 50 of a slice, 1 day                             41                  60
-    by hour, three filters, one client (0.3 % of traces)   252   2.4 times     854   7.2 times
-    by hour, three filters, a tenth of the traces          380   4.4 times    1177   3.9 times
-    compared by a tag, one client                          685   2.6 times     790   7.9 times
-    compared by a tag, a tenth of the traces              1463   0.7 times    3306   4.0 times
-    one trace                                               23                  22
-    tag names                                               11                  12
+    latest 50 of a slice, 1 day                             41                  77
+    by hour, three filters, one client (0.3 % of traces)   252   2.4 times     789   5.8 times
+    by hour, three filters, a tenth of the traces          380   4.4 times    1393   3.6 times
+    compared by a tag, one client                          685   2.6 times     642   8.0 times
+    compared by a tag, a tenth of the traces              1463   0.7 times    2168   2.6 times
+    one trace                                               23                  17.5
+    tag names                                               11                   9.9
     bytes on disk a tag, tags and tag_lines                 24.1 and 10.7       22.7 and 10.4 (the Map: 4)
 
-The load changed during the last comparison of the short run. At a load of 2 to 3, asked in turns with the version before, the
-two by hour took 775 and 1367 ms at 99 million (896 and 1419), and 1.35 and 2.45 seconds of CPU.
+The load changed during the last comparison of the short run, which is of an earlier version. The two by hour take 1.3 and 2.6 seconds of CPU.
 
 Inserts through the views: 100,000 to 190,000 tags a second. Of the bytes in tags 8 each are for trace and line, which are hashes, 3.2 and 2.3 for
 the two times, 0.6 for value_hash; the Map knows neither line nor type.
