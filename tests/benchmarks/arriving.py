@@ -303,7 +303,7 @@ def catching_up(bench: Bench) -> Row:
     corpus = bench.corpus(backlog)
     live = [
         line.replace(b'"project_id": "shop"', b'"project_id": "live"')
-        for line in corpus_lines(RATE * 60, seed=8)
+        for line in corpus_lines(RATE * min(60, 15 + backlog // 20_000), seed=8)
     ]
 
     def attempt() -> Taken | None:
@@ -332,7 +332,7 @@ def catching_up(bench: Bench) -> Row:
             samples = [(time.monotonic(), backlog + writer.written)]  # when, and lines that are not stored
             seen: list[tuple[dict[str, int], float]] = []
             before, peak = sum(map(cpu, pids)), 0.0
-            # On a machine that is too busy the lag may not shrink at all: the lines that arrive end in a minute, and with them this.
+            # On a machine that is too busy the lag may not shrink at all: the lines that arrive end after a while, and with them this.
             while writer.is_alive():
                 seen.append(visible(ask, "WHERE project_id = 'live'"))
                 rows, moment = visible(ask)

@@ -132,6 +132,7 @@ QUICK = Plan(
     backlog=30_000,
     growth=10_000,
     slices=9_000,
+    profiles=False,
 )
 SMOKE = Plan(
     runs=1, calls=2, ship=5_000, ingest=2_500, profiles=False, builds=False, only=("ship", "ingest")
