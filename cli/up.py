@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "tailrace-checkpoint.json"
 """In the embedded database's directory: how far every file was read."""
-BATCH_BYTES = 16 << 20
-"""Of lines in one insert, when there are so many. Larger ones are merged less often, and hold more memory: 10,000,000 lines took 7.6 µs each
-and 1,220 MB at most in batches of 16 MiB, and 6.6 µs and 1,810 MB of 32 (2026-11-27, load 3)."""
 
 
 def up(
@@ -122,7 +119,6 @@ def up(
         follow_links=follow_links,
         log_rate=log_rate,
         linger_seconds=batch_seconds,
-        batch_bytes=BATCH_BYTES,
         max_line_bytes=max_line_bytes,
     )
     serves = dsn.embedded and (http or not once) and http != "off"
