@@ -6,7 +6,8 @@ What a crash leaves, step by step, for one batch with token T:
 - between two tables: some tables have T; inserting again under T, they drop it and the others take it;
 - inside one table, materialized view included: ClickHouse drops or completes it on the next insert under T
   (`deduplicate_blocks_in_dependent_materialized_views`); if it was ClickHouse that was killed, it may remember T without
-  the rows, so they are looked for afterwards and inserted again if need be;
+  the rows, so they are looked for afterwards and inserted again if need be. The engine of this process dies with it, and on
+  a full disk it may have the rows without remembering T: there the rows are looked for before anything is inserted again;
 - after all tables, before the ledger row: as between two tables;
 - after the ledger row: `is_stored(T)` says so and nothing is sent again, however long ago it was;
 - while a rejected insert is halved: the halves have tokens too, and are cut in the same places again.
@@ -81,13 +82,20 @@ _UNFOLD = (
     f"line_hash FROM (SELECT * FROM tag_lines WHERE {_WHERE} LIMIT 1 BY project_id, line_hash) ARRAY JOIN tags"
 )
 """As the view `tags_from_lines` does."""
+TAGS_ARE_THERE = "tailrace: their tags are stored"
+"""In place of a token of an insert into `tag_lines` that asks for no deduplication: the view `tags_from_lines` makes nothing of it."""
 
 
 class TableWriter(Protocol):
     """Where rows go. Blocking; called from one thread at a time."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no insert outlives the call that began it, nor the process, so that what is not there will not come either."""
+        ...
+
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
-        """Store the rows, or nothing new where this token was stored before.
+        """Store the rows, or nothing new where this token was stored before; without a token all of them.
 
         Raises:
             RetryableError: Perhaps stored, perhaps not; the same call again is safe.
@@ -108,8 +116,8 @@ class TableWriter(Protocol):
         ...
 
     def complete(self, table: str, rows: pa.Table) -> None:
-        """Store what the views ought to have made of those of the rows that the table has, and did not: whoever inserts a row
-        is killed after the row and before what comes of it."""
+        """Store the other half of those of the rows of which only one half is there: whoever inserts a row is killed, or out of
+        space, between the row and what its views make of it, and either may come first."""
         ...
 
     def ping(self) -> None:
@@ -132,13 +140,25 @@ class ClickHouseWriter:
     def __init__(self, client: Any, where: str) -> None:
         self._client = client
         self._where = where
-        self._at_once = _HASHES_AT_ONCE_HERE if client.uri.startswith("chdb:") else _HASHES_AT_ONCE
+        self._is_embedded = client.uri.startswith("chdb:")
+        self._at_once = _HASHES_AT_ONCE_HERE if self._is_embedded else _HASHES_AT_ONCE
+
+    @property
+    def is_alone(self) -> bool:
+        """See `TableWriter`."""
+        return self._is_embedded
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """See `TableWriter`."""
         with translated(self._where):
             self._client.insert_arrow(
-                table, rows, settings={**INSERT_SETTINGS, "insert_deduplication_token": token}
+                table,
+                rows,
+                settings={
+                    **INSERT_SETTINGS,
+                    "insert_deduplication_token": token,
+                    "insert_deduplicate": int(bool(token)),
+                },
             )
 
     def is_stored(self, token: str) -> bool:
@@ -162,7 +182,8 @@ class ClickHouseWriter:
         """See `TableWriter`."""
         with translated(self._where):
             if table == "ledger":
-                return [0] if not self.is_stored(rows["token"][0].as_py()) else []
+                # They are one insert and one part, so all of them are there or none.
+                return [] if self.is_stored(rows["token"][0].as_py()) else list(range(rows.num_rows))
             if table == "dead_letters":
                 return self._missing_letters(rows)
             hashes = rows["line_hash"].to_pylist()
@@ -174,12 +195,13 @@ class ClickHouseWriter:
         return sorted(absent)
 
     def complete(self, table: str, rows: pa.Table) -> None:
-        """See `TableWriter`. Inserting them into `tag_lines` again would store them twice, until a merge."""
+        """See `TableWriter`. Inserting such lines again would store them twice, or their tags, until a merge."""
         if table != "tag_lines":
             return
         with translated(self._where):
             hashes = rows["line_hash"].to_pylist()
-            halves = sorted(self._not_unfolded(rows, hashes, self._stored(table, rows, hashes)))
+            stored = self._stored(table, rows, hashes)
+            halves = sorted(self._not_unfolded(rows, hashes, stored))
             if halves:
                 log.warning("the tags of %d lines are not there although the lines are", len(halves))
             for start in range(0, len(halves), self._at_once):
@@ -187,6 +209,21 @@ class ClickHouseWriter:
                     _UNFOLD,
                     parameters={**_whereabouts(rows), "hashes": halves[start : start + self._at_once]},
                     settings=INSERT_SETTINGS,
+                )
+            absent = [line_hash for line_hash in hashes if line_hash not in stored]
+            unfolded = self._stored("tags", rows, absent)
+            if unfolded:
+                log.warning("%d lines are not there although their tags are", len(unfolded))
+                lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(unfolded), pa.uint64())))
+                # Not under a token: they were looked for just now.
+                self._client.insert_arrow(
+                    table,
+                    lines.combine_chunks(),
+                    settings={
+                        **INSERT_SETTINGS,
+                        "insert_deduplicate": 0,
+                        "insert_deduplication_token": TAGS_ARE_THERE,
+                    },
                 )
 
     def _not_unfolded(self, rows: pa.Table, hashes: list[int], stored: set[int]) -> set[int]:
@@ -402,6 +439,11 @@ class Inserter:
         if stored:
             self._stored(batch)
             return
+        if not self._writer.is_alone:
+            await self._tell_unless_remembered(token, since)
+        await self.store(batch, token, in_doubt=True)
+
+    async def _tell_unless_remembered(self, token: str, since: float) -> None:
         between, _ = await self._attempt(self._writer.batches_since, since)
         if not tokens_remembered(between, self._clock() - since):
             self.stats.unsafe_replays += 1
@@ -412,7 +454,6 @@ class Inserter:
                 between,
                 extra={"token": token},
             )
-        await self.store(batch, token, in_doubt=True)
 
     def _stored(self, batch: DecodedBatch) -> None:
         self.stats.add(batch)
@@ -494,6 +535,10 @@ class Inserter:
         A server that is killed while it stores a block may remember the token without having the rows (a table
         that is not replicated notes the token before it renames the part into place). Then it drops the
         repetition too. So after any insert that may not be the first under its token, the rows are looked for.
+
+        A server that goes on with an insert whose connection broke must get the repetition under the same token first.
+        The engine of this process cannot go on, and after a full disk it may have forgotten the token of rows that it
+        has; so there the rows are looked for before as well.
         """
         about: Attributes = {
             "db.system.name": "clickhouse",
@@ -501,8 +546,18 @@ class Inserter:
             "db.collection.name": table,
             "tailrace.rows": rows.num_rows,
         }
+        doubt = in_doubt
+
+        def insert() -> None:
+            nonlocal doubt
+            if doubt and self._writer.is_alone:
+                self._insert_absent(table, rows)
+            else:
+                doubt = True
+                self._timed_insert(table, rows, token)
+
         with during(self._spans.begin(f"INSERT {table}", SpanKind.CLIENT, about)):
-            _, failures = await self._attempt(self._timed_insert, table, rows, token)
+            _, failures = await self._attempt(insert)
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
@@ -524,6 +579,12 @@ class Inserter:
         missing: list[int]
         missing, _ = await self._attempt(self._writer.missing, table, rows)
         return missing
+
+    def _insert_absent(self, table: str, rows: pa.Table) -> None:
+        """Runs in the thread. What was looked for just now needs no token, and none that is known keeps it out."""
+        self._writer.complete(table, rows)
+        if missing := self._writer.missing(table, rows):
+            self._timed_insert(table, rows.take(missing).combine_chunks(), "")
 
     def _timed_insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Runs in the thread, so that waiting for the thread is not counted."""

@@ -95,14 +95,24 @@ LINES = [
 
 
 def batch(*contents: bytes) -> DecodedBatch:
+    return files(b"".join(contents))
+
+
+def files(*contents: bytes) -> DecodedBatch:
     decoder = BatchDecoder(8 * 1024 * 1024)
-    data = b"".join(contents)
-    decoder.add_chunk(FileChunk(FileRef("f", "/f.log"), BytePosition(0), BytePosition(len(data)), data))
+    for number, data in enumerate(contents):
+        file = FileRef(f"f{number}", f"/f{number}.log")
+        decoder.add_chunk(FileChunk(file, BytePosition(0), BytePosition(len(data)), data))
     return decoder.finish()
 
 
 def every_kind() -> DecodedBatch:
     return batch(*map(hostile.line, LINES), b"garbage\n")
+
+
+def every_kind_of_two_files() -> DecodedBatch:
+    lines = [*map(hostile.line, LINES), b"garbage\n"]
+    return files(b"".join(lines[::2]), b"".join(lines[1::2]))
 
 
 def counts(client: Any) -> dict[str, int]:
@@ -154,6 +164,58 @@ def test_lines_whose_tags_are_not_there_get_them_and_stay_one_row(database: Data
     assert client.query(
         "SELECT uniqCombined64Merge(12)(lines) FROM tag_stats WHERE name = 'a'"
     ).result_rows == [(20,)]
+
+
+def test_what_is_there_under_no_token_is_not_stored_again(database: Database) -> None:
+    """A full disk may leave some rows of a batch, and no token of them: whoever stores the batch again brings the rest."""
+    client = database()
+    tags = [{"name": "a", "value": 1}]
+    what = batch(
+        *(hostile.line(hostile.v1("tags", trace_id=f"t{n}", ts=86400 * n, tags=tags)) for n in range(20)),
+        *(hostile.line(hostile.v1(message=f"{n}", trace_id=f"t{n}")) for n in range(20)),
+    )
+    store(client, what, "forgotten")
+    client.command("DELETE FROM tag_lines WHERE line_hash % 4 = 1")
+    client.command("DELETE FROM tags WHERE line_hash % 4 IN (1, 2)")
+    client.command("DELETE FROM logs WHERE line_hash % 2")
+    client.command("TRUNCATE TABLE ledger")
+    assert counts(client)["tags"] < 20 > counts(client)["logs"]
+    asyncio.run(
+        EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(what, "T", time.time())
+    )
+    stored = counts(client)
+    assert [stored[table] for table in ("tag_lines", "tags", "logs", "ledger")] == [20, 20, 20, 1]
+
+
+@pytest.mark.parametrize("token", ["T", "again"])
+def test_tags_whose_lines_are_not_there_get_them_and_stay_as_they_are(database: Database, token: str) -> None:
+    """A server may have stored what its view makes of lines, and not the lines, whether it knows their token or not; whoever
+    stores them brings the lines and no second tags."""
+    client = database()
+    what = batch(
+        *(
+            hostile.line(hostile.v1("tags", trace_id=f"t{n}", tags=[{"name": "a", "value": n}]))
+            for n in range(20)
+        )
+    )
+    store(client, what, "T")
+    client.command("DELETE FROM tag_lines WHERE line_hash % 2")
+    left = counts(client)["tag_lines"]
+    assert 0 < left < 20 == counts(client)["tags"]
+    with ThreadPoolExecutor(1) as executor:
+        inserter = Inserter(ClickHouseWriter(client, "test"), executor, RetryPolicy())
+
+        async def again() -> None:
+            rest = what if token == "T" else await inserter.only_missing(what)
+            await inserter.store(rest, token, in_doubt=True)
+
+        asyncio.run(again())
+    assert (counts(client)["tag_lines"], counts(client)["tags"]) == (20, 20)
+    assert client.query("SELECT uniqExact(line_hash) FROM tag_lines").result_rows == [(20,)]
+    store(
+        client, batch(hostile.line(hostile.v1("tags", trace_id="u", tags=[{"name": "a", "value": 1}]))), "new"
+    )
+    assert (counts(client)["tag_lines"], counts(client)["tags"]) == (21, 21)
 
 
 def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
@@ -246,8 +308,9 @@ def test_every_kind_is_stored_with_all_its_fields(database: Database) -> None:
     }
 
 
+@pytest.mark.parametrize("is_alone", [False, True], ids=["server", "embedded"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool) -> None:
+def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool, is_alone: bool) -> None:
     """Ended before or after each insert of a batch and begun anew, the tables hold each row once."""
     clean = database()
     store(clean, every_kind(), "T")
@@ -256,7 +319,7 @@ def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool) ->
     writer = ClickHouseWriter(client, "test")
     number_of_steps = len(every_kind().tables) + 2  # the dead letters and the ledger
     for at in range(number_of_steps):
-        sink = EmbeddedSink(CrashingWriter(writer, at, after), 8 * 1024 * 1024)
+        sink = EmbeddedSink(CrashingWriter(writer, at, after, is_alone), 8 * 1024 * 1024)
         # After the ledger row the first look finds the batch stored, and no insert is left to crash in.
         try:
             asyncio.run(sink.restore(every_kind(), "T", time.time()))
@@ -272,12 +335,18 @@ def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool) ->
     assert counts(client) == expected
 
 
-def test_an_answer_that_was_lost_repeats_nothing(database: Database) -> None:
-    """Inserts that fail before or after they were done are repeated until all is stored, once."""
+@pytest.mark.parametrize(
+    ("is_alone", "forgets"),
+    [(False, False), (True, False), (True, True)],
+    ids=["server", "embedded", "embedded-forgets"],
+)
+def test_an_answer_that_was_lost_repeats_nothing(database: Database, is_alone: bool, forgets: bool) -> None:
+    """Inserts that fail before or after they were done are repeated until all is stored, once; also by an engine that had no
+    space to remember their tokens."""
     clean, client = database(), database()
     store(clean, every_kind(), "T")
     with ThreadPoolExecutor(1) as executor:
-        writer = AwayWriter(ClickHouseWriter(client, "test"), failures=9)
+        writer = AwayWriter(ClickHouseWriter(client, "test"), 9, is_alone, forgets)
         inserter = Inserter(writer, executor, RetryPolicy(first=0.001, longest=0.002))
         asyncio.run(inserter.store(every_kind(), "T"))
         assert (inserter.stats.retries, inserter.stats.waiting) == (9, "")
@@ -344,10 +413,10 @@ def test_merging_column_by_column_keeps_every_tag(database: Database) -> None:
 def test_a_token_without_its_rows(database: Database, table: str) -> None:
     """A batch in doubt is looked for: where the server remembers the token and has no rows, they are inserted again."""
     clean, client = database(), database()
-    store(clean, every_kind(), "T")
+    store(clean, every_kind_of_two_files(), "T")
     writer = ForgetfulWriter(ClickHouseWriter(client, "test"), lost=lambda name: name == table)
     sink = EmbeddedSink(writer, 8 * 1024 * 1024)
-    asyncio.run(sink.restore(every_kind(), "T", time.time()))
+    asyncio.run(sink.restore(every_kind_of_two_files(), "T", time.time()))
     assert writer.swallowed == [f"T/{table}"]
     assert counts(client) == counts(clean)
 
@@ -402,12 +471,21 @@ def test_a_server_that_rejects_everything_stops_the_work(database: Database) -> 
 
 
 def test_an_old_intent_is_an_alarm(database: Database) -> None:
-    """A batch that is begun again after more than the deduplication window counts as unsafe, and is stored all the same."""
+    """A batch that is begun again after more than the deduplication window counts as unsafe, and is stored all the same. Of the
+    embedded engine no window is needed, since what is there is looked for first."""
     client = database()
-    sink = EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024)
-    asyncio.run(sink.restore(every_kind(), "T", since=time.time() - 60))
-    assert sink.stats.unsafe_replays == 0
-    asyncio.run(sink.restore(every_kind(), "U", since=time.time() - 20 * 86400))
-    assert sink.stats.unsafe_replays == 1
+    writer = ClickHouseWriter(client, "test")
+    server = EmbeddedSink(AwayWriter(writer, failures=0), 8 * 1024 * 1024)
+    asyncio.run(server.restore(every_kind(), "T", since=time.time() - 60))
+    assert server.stats.unsafe_replays == 0
+    asyncio.run(server.restore(every_kind(), "U", since=time.time() - 20 * 86400))
+    assert server.stats.unsafe_replays == 1
+    before = counts(client)
+    embedded = EmbeddedSink(writer, 8 * 1024 * 1024)
+    asyncio.run(embedded.restore(every_kind(), "V", since=time.time() - 20 * 86400))
+    assert embedded.stats.unsafe_replays == 0
+    after = counts(client)
+    assert after.pop("ledger") == before.pop("ledger") + 1
+    assert after == before
     assert tokens_remembered(DEDUPLICATION_BLOCKS // 2 - 1, 60)
     assert not tokens_remembered(DEDUPLICATION_BLOCKS // 2, 60)

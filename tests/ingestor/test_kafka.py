@@ -184,6 +184,8 @@ def test_a_backlog_does_not_hold_up_other_partitions(
 class RefusingWriter:
     """A server that has no such table."""
 
+    is_alone = False
+
     def insert(self, table: str, rows: Any, token: str) -> None:
         raise ClickHouseRejected("no such table")
 

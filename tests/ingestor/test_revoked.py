@@ -29,6 +29,8 @@ class LedgerWriter:
         self.begun, self.released = threading.Event(), threading.Event()
         self.ledger: list[tuple[int, int, int]] = []
 
+    is_alone = False
+
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         self.begun.set()
         assert self.released.wait(20)

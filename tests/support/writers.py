@@ -15,10 +15,11 @@ class Crash(Exception):
 
 
 class CrashingWriter:
-    """A real writer whose process ends before or after its n-th insert."""
+    """A real writer whose process ends before or after its n-th insert; it is that of a server, unless it is told otherwise."""
 
-    def __init__(self, writer: TableWriter, at: int, after: bool) -> None:
+    def __init__(self, writer: TableWriter, at: int, after: bool, is_alone: bool = False) -> None:
         self._writer, self._left, self._after = writer, at, after
+        self.is_alone = is_alone
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         self._left -= 1
@@ -45,16 +46,21 @@ class CrashingWriter:
 
 
 class AwayWriter:
-    """A writer whose side is away for a number of calls; every second time the work was done all the same."""
+    """A writer whose side is away for a number of calls; every second time the work was done all the same, and where tokens
+    are forgotten it was done under another one."""
 
-    def __init__(self, writer: TableWriter, failures: int) -> None:
+    def __init__(
+        self, writer: TableWriter, failures: int, is_alone: bool = False, forgets: bool = False
+    ) -> None:
         self._writer, self.failures = writer, failures
+        self.is_alone = is_alone
+        self._forgets = forgets
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         self.failures -= 1
         if self.failures >= 0:
             if self.failures % 2:
-                self._writer.insert(table, rows, token)
+                self._writer.insert(table, rows, f"{token} forgotten" if token and self._forgets else token)
             raise ClickHouseUnavailable("away")
         self._writer.insert(table, rows, token)
 
@@ -86,6 +92,8 @@ class ForgetfulWriter:
         self._writer = writer
         self._lost = lost
         self.swallowed: list[str] = []
+
+    is_alone = False
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         if self._lost(table) and token not in self.swallowed and "missing" not in token:
