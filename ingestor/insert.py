@@ -140,7 +140,7 @@ class ClickHouseWriter:
     def __init__(self, client: Any, where: str) -> None:
         self._client = client
         self._where = where
-        self._is_embedded = client.uri.startswith("chdb:")
+        self._is_embedded: bool = client.uri.startswith("chdb:")
         self._at_once = _HASHES_AT_ONCE_HERE if self._is_embedded else _HASHES_AT_ONCE
 
     @property
