@@ -16,5 +16,6 @@ def record_batches(
     codec: str,
     level: int,
     headers: bytes,
+    before: int,
 ) -> list[tuple[bytearray, int, int]]: ...
 def crc32c_joined(first: bytes, crc: int, size: int) -> int: ...

@@ -2,7 +2,7 @@
 
 aiokafka encodes a request from the inside out, and each of the eight layers around a batch of megabytes copies it. Here a request
 is encoded into pieces, the batches among them as they are, and these are joined when the connection has put the last one,
-its size, in front.
+its size, in front. A batch that comes alone and has room in front of it is not even copied then.
 """
 
 from __future__ import annotations
@@ -93,7 +93,14 @@ class _Message:
 
     def __radd__(self, size: bytes) -> memoryview:
         # A part of a view is taken without copying it, which transports do with what the system does not take at once.
-        return memoryview(b"".join([size, *self._pieces]))
+        *before, last = (size, *self._pieces)
+        if isinstance(last, memoryview) and isinstance(last.obj, bytearray):
+            head = b"".join(before)
+            batch_at = len(last.obj) - len(last)
+            if len(head) <= batch_at:
+                last.obj[batch_at - len(head) : batch_at] = head
+                return memoryview(last.obj)[batch_at - len(head) :]
+        return memoryview(b"".join([*before, last]))
 
 
 def _text(value: str | None) -> bytes:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes]]
 
+IN_FRONT = 1024
+"""So many bytes are left in front of a compiled batch, so that what a request says before it need not be joined with it: that is a copy of
+megabytes less."""
 GATHERED_BYTES = 16 << 10
 """What is smaller goes to the compressor together with what follows."""
 
@@ -84,10 +87,10 @@ class SentBatch:
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._producer = (producer_id, producer_epoch, base_sequence)
 
-    def _build(self) -> bytearray:
+    def _build(self) -> bytearray | memoryview:
         raise NotImplementedError
 
-    def _pack_head(self, built: bytearray) -> None:
+    def _pack_head(self, built: bytearray | memoryview) -> None:
         """Writes all that stands before the records but the checksum, which covers the end of it."""
         count = self.record_count()
         _HEADER.pack_into(
@@ -204,7 +207,7 @@ class CompiledBatch(SentBatch):
     """Records for one partition that compiled code framed and compressed.
 
     Args:
-        built: The batch, with room for its head.
+        built: The batch, with room for its head, behind `IN_FRONT` bytes.
         count: How many records.
         crc: The CRC-32C of what comes behind the head.
         timestamp: As of `SentBatch`; so are the others.
@@ -223,7 +226,7 @@ class CompiledBatch(SentBatch):
         transactional: bool,
     ) -> None:
         super().__init__(timestamp, compression, transactional=transactional)
-        self._built, self._count, self._crc = built, count, crc
+        self._built, self._count, self._crc = memoryview(built)[IN_FRONT:], count, crc
 
     def close(self) -> None:
         """It always was."""
@@ -240,7 +243,7 @@ class CompiledBatch(SentBatch):
         """Bytes."""
         return len(self._built)
 
-    def _build(self) -> bytearray:
+    def _build(self) -> memoryview:
         if compiled_lines is None:
             raise RuntimeError("what made this batch is not installed")
         built = self._built
@@ -289,6 +292,7 @@ def compiled_batches(
             compression,
             chosen,
             _encoded(headers),
+            IN_FRONT,
         )
     except RuntimeError as exc:
         log.warning("compiled code could not make batches of these lines, Python does: %s", exc)

@@ -16,7 +16,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict};
 
 use columns::{Interned, Own, Texts};
 use lines::{kind_names, Reader, Rows, Table, DIALECTS, TABLES};
-use records::{Batches, Chunk, Codec};
+use records::{Batches, Chunk, Codec, HEAD_BYTES};
 
 /// Number, start and end of each line that did not become a row.
 type Others = Vec<(usize, usize, usize)>;
@@ -168,6 +168,7 @@ fn count_line_feeds(block: &[u8]) -> usize {
 ///     codec: "none", "snappy" or "zstd".
 ///     level: Of zstd.
 ///     headers: Of every record, as they are written there.
+///     before: So many bytes are left in front of each batch, for whoever sends it.
 ///
 /// Returns:
 ///     Of each batch its bytes, how many records are in it, and the CRC-32C of what comes behind the 61 bytes of its head.
@@ -176,6 +177,7 @@ fn count_line_feeds(block: &[u8]) -> usize {
 ///     ValueError: There is no such codec here, or not at this level.
 ///     RuntimeError: This code is wrong somewhere.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)]
 fn record_batches<'py>(
     py: Python<'py>,
     chunks: Vec<Chunk>,
@@ -184,13 +186,20 @@ fn record_batches<'py>(
     codec: &str,
     level: i32,
     headers: Vec<u8>,
-) -> PyResult<Vec<(Bound<'py, PyByteArray>, u32, u32)>> {
+    before: usize,
+) -> PyResult<Vec<(Bound<'py, PyByteArray>, usize, u32)>> {
     let codec =
         Codec::named(codec, level).ok_or_else(|| PyValueError::new_err(format!("no {codec} at level {level}")))?;
     let mut batches = Batches::new(chunks, message_bytes, batch_bytes, codec, headers);
     let mut found = Vec::new();
-    while let Some(batch) = py.detach(|| guarded(|| batches.batch()))?.map_err(PyRuntimeError::new_err)? {
-        found.push((PyByteArray::new(py, batch.bytes), batch.count, batch.crc));
+    while let Some(size) = py.detach(|| guarded(|| batches.begin()))?.map_err(PyRuntimeError::new_err)? {
+        let records_at = before + HEAD_BYTES;
+        let mut crc = 0;
+        let built = PyByteArray::new_with(py, records_at + size, |bytes| {
+            crc = py.detach(|| guarded(|| batches.write(&mut bytes[records_at..])))?;
+            Ok(())
+        })?;
+        found.push((built, batches.count(), crc));
     }
     Ok(found)
 }

@@ -31,20 +31,18 @@ impl Codec {
         }
     }
 
-    /// Compresses to `out`, behind what a batch begins with, and says where it ends. `out` only ever grows.
-    fn compress(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<usize, String> {
-        let mut room = |end: usize| {
-            if out.len() < end {
-                out.resize(end, 0);
-            }
-        };
+    /// Compresses to the beginning of `out`, which gets room for `room` bytes of data, and says how many bytes that takes.
+    fn compress(&mut self, data: &[u8], room: usize, out: &mut Vec<u8>) -> Result<usize, String> {
         match self {
             Codec::Plain => Err("there is nothing to compress with".into()),
             Codec::Snappy(encoder) => {
                 let block_bound = snap::raw::max_compress_len(SNAPPY_BYTES) + 4;
-                room(HEAD_BYTES + XERIAL.len() + data.len().div_ceil(SNAPPY_BYTES) * block_bound);
-                let mut end = HEAD_BYTES + XERIAL.len();
-                out[HEAD_BYTES..end].copy_from_slice(XERIAL);
+                let most = XERIAL.len() + room.div_ceil(SNAPPY_BYTES) * block_bound;
+                if out.len() < most {
+                    out.resize(most, 0);
+                }
+                let mut end = XERIAL.len();
+                out[..end].copy_from_slice(XERIAL);
                 for block in data.chunks(SNAPPY_BYTES) {
                     let begin = end + 4;
                     let size = encoder.compress(block, &mut out[begin..]).map_err(|error| error.to_string())?;
@@ -54,23 +52,21 @@ impl Codec {
                 Ok(end)
             }
             Codec::Zstd(compressor) => {
-                room(HEAD_BYTES + zstd::zstd_safe::compress_bound(data.len()));
-                let size =
-                    compressor.compress_to_buffer(data, &mut out[HEAD_BYTES..]).map_err(|error| error.to_string())?;
-                Ok(HEAD_BYTES + size)
+                out.clear();
+                out.reserve(zstd::zstd_safe::compress_bound(room));
+                compressor.compress_to_buffer(data, out).map_err(|error| error.to_string())
             }
         }
     }
 }
 
-/// One batch.
-pub struct Batch<'a> {
-    /// With `HEAD_BYTES` of zeros in front.
-    pub bytes: &'a [u8],
-    /// How many records.
-    pub count: u32,
-    /// The CRC-32C of what comes after the head.
-    pub crc: u32,
+/// Lines of one chunk that share a record.
+struct Record {
+    chunk: usize,
+    start: usize,
+    end: usize,
+    /// Of the record without this number itself.
+    size: usize,
 }
 
 /// Makes batches of chunks, one after the other.
@@ -82,7 +78,10 @@ pub struct Batches {
     headers: Vec<u8>,
     /// Which chunk is next, and which byte of it.
     next: (usize, usize),
-    /// `HEAD_BYTES` of zeros, and records.
+    /// Those of the batch.
+    records: Vec<Record>,
+    /// Bytes of these records, uncompressed.
+    framed_size: usize,
     framed: Vec<u8>,
     compressed: Vec<u8>,
 }
@@ -96,67 +95,126 @@ impl Batches {
         codec: Codec,
         headers: Vec<u8>,
     ) -> Batches {
-        Batches { chunks, message_bytes, batch_bytes, codec, headers, next: (0, 0), framed: Vec::new(), compressed: Vec::new() }
+        Batches {
+            chunks,
+            message_bytes,
+            batch_bytes,
+            codec,
+            headers,
+            next: (0, 0),
+            records: Vec::new(),
+            framed_size: 0,
+            framed: Vec::new(),
+            compressed: Vec::new(),
+        }
     }
 
-    /// The next batch; `None` when there is nothing left but blank lines.
-    pub fn batch(&mut self) -> Result<Option<Batch<'_>>, String> {
-        let count = self.frame();
-        if count == 0 {
+    /// Begins the next batch: says how many bytes its records take; `None` when there is nothing left but blank lines.
+    pub fn begin(&mut self) -> Result<Option<usize>, String> {
+        self.choose();
+        if self.records.is_empty() {
             return Ok(None);
         }
-        let bytes = match &mut self.codec {
-            Codec::Plain => &self.framed[..],
-            codec => {
-                let end = codec.compress(&self.framed[HEAD_BYTES..], &mut self.compressed)?;
-                &self.compressed[..end]
-            }
-        };
-        Ok(Some(Batch { bytes, count, crc: crc32c::crc32c(&bytes[HEAD_BYTES..]) }))
+        if let Codec::Plain = self.codec {
+            return Ok(Some(self.framed_size));
+        }
+        let mut framed = std::mem::take(&mut self.framed);
+        framed.clear();
+        // As much as any batch needs, so that memory is asked for once.
+        framed.reserve(self.framed_size.max(self.batch_bytes));
+        self.frame(&mut framed);
+        let size = self.codec.compress(&framed, framed.capacity(), &mut self.compressed);
+        self.framed = framed;
+        size.map(Some)
     }
 
-    /// Fills `framed` with as many records as go into a batch, and says how many these are.
-    fn frame(&mut self) -> u32 {
-        self.framed.clear();
-        self.framed.resize(HEAD_BYTES, 0);
-        let mut count = 0u32;
+    /// How many records it holds.
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Writes its records to as many bytes as `begin` said, and says what their CRC-32C is.
+    pub fn write(&self, to: &mut [u8]) -> u32 {
+        match self.codec {
+            Codec::Plain => self.frame(&mut &mut *to),
+            _ => to.copy_from_slice(&self.compressed[..to.len()]),
+        }
+        crc32c::crc32c(to)
+    }
+
+    /// Fills `records` with as many as go into a batch.
+    fn choose(&mut self) {
+        self.records.clear();
+        self.framed_size = 0;
         while let Some((id, position, data)) = self.chunks.get(self.next.0) {
             let start = self.next.1;
             if start == data.len() {
                 self.next = (self.next.0 + 1, 0);
                 continue;
             }
-            let end = together(data, start, self.message_bytes);
-            let value = data[start..end].strip_suffix(b"\n").unwrap_or(&data[start..end]);
+            let after = together(data, start, self.message_bytes);
+            let value = data[start..after].strip_suffix(b"\n").unwrap_or(&data[start..after]);
             if !blank(value) {
-                let number = (*position + start as u64).to_string();
-                let key_size = id.len() + 1 + number.len();
+                let key_size = id.len() + 1 + digits(*position + start as u64).len();
                 let size = 2
-                    + varint_size(count as u64)
+                    + varint_size(self.records.len() as u64)
                     + varint_size(key_size as u64)
                     + key_size
                     + varint_size(value.len() as u64)
                     + value.len()
                     + self.headers.len();
-                if count > 0 && self.framed.len() + varint_size(size as u64) + size > self.batch_bytes {
-                    return count;
+                let whole = varint_size(size as u64) + size;
+                if !self.records.is_empty() && HEAD_BYTES + self.framed_size + whole > self.batch_bytes {
+                    return;
                 }
-                let to = &mut self.framed;
-                varint(size as u64, to);
-                to.extend_from_slice(&[0, 0]); // attributes, and the time since the batch's
-                varint(count as u64, to);
-                varint(key_size as u64, to);
-                to.extend_from_slice(id);
-                to.push(b'@');
-                to.extend_from_slice(number.as_bytes());
-                varint(value.len() as u64, to);
-                to.extend_from_slice(value);
-                to.extend_from_slice(&self.headers);
-                count += 1;
+                self.framed_size += whole;
+                self.records.push(Record { chunk: self.next.0, start, end: start + value.len(), size });
             }
-            self.next.1 = end;
+            self.next.1 = after;
         }
-        count
+    }
+
+    /// Writes the records as they are before they are compressed.
+    fn frame(&self, to: &mut impl Put) {
+        for (number, record) in self.records.iter().enumerate() {
+            let (id, position, data) = &self.chunks[record.chunk];
+            let value = &data[record.start..record.end];
+            let at = digits(*position + record.start as u64);
+            varint(record.size as u64, to);
+            to.put(&[0, 0]); // attributes, and the time since the batch's
+            varint(number as u64, to);
+            varint((id.len() + 1 + at.len()) as u64, to);
+            to.put(id);
+            to.put(b"@");
+            to.put(at.as_bytes());
+            varint(value.len() as u64, to);
+            to.put(value);
+            to.put(&self.headers);
+        }
+    }
+}
+
+fn digits(number: u64) -> String {
+    number.to_string()
+}
+
+/// Where bytes are written, one after the other.
+trait Put {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// What is left of it is what is not written yet.
+impl Put for &mut [u8] {
+    fn put(&mut self, bytes: &[u8]) {
+        let (here, behind) = std::mem::take(self).split_at_mut(bytes.len());
+        here.copy_from_slice(bytes);
+        *self = behind;
     }
 }
 
@@ -177,13 +235,13 @@ fn together(data: &[u8], start: usize, most: usize) -> usize {
 }
 
 /// A number as Kafka writes signed ones: zigzag, seven bits a byte, the low ones first.
-fn varint(value: u64, to: &mut Vec<u8>) {
+fn varint(value: u64, to: &mut impl Put) {
     let mut rest = value << 1;
     while rest >= 0x80 {
-        to.push(rest as u8 & 0x7f | 0x80);
+        to.put(&[rest as u8 & 0x7f | 0x80]);
         rest >>= 7;
     }
-    to.push(rest as u8);
+    to.put(&[rest as u8]);
 }
 
 /// How many bytes that takes.
