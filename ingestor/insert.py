@@ -31,6 +31,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tailrace.ingestor import arrow_file
 from tailrace.ingestor.decode import DecodedBatch, Origin, dead_letter_table, ledger_table
 from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.clickhouse.connection import translated
@@ -151,15 +152,18 @@ class ClickHouseWriter:
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """See `TableWriter`."""
         with translated(self._where):
-            self._client.insert_arrow(
-                table,
-                rows,
-                settings={
-                    **INSERT_SETTINGS,
-                    "insert_deduplication_token": token,
-                    "insert_deduplicate": int(bool(token)),
-                },
-            )
+            self._insert(table, rows, token, deduplicate=bool(token))
+
+    def _insert(self, table: str, rows: pa.Table, token: str, *, deduplicate: bool) -> None:
+        settings: dict[str, int | str] = {
+            **INSERT_SETTINGS,
+            "insert_deduplicate": int(deduplicate),
+            "insert_deduplication_token": token,
+        }
+        if self._is_embedded and arrow_file.IS_POSSIBLE:
+            arrow_file.insert(self._client, table, rows, settings)
+        else:
+            self._client.insert_arrow(table, rows, settings=settings)
 
     def is_stored(self, token: str) -> bool:
         """See `TableWriter`."""
@@ -216,15 +220,7 @@ class ClickHouseWriter:
                 log.warning("%d lines are not there although their tags are", len(unfolded))
                 lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(unfolded), pa.uint64())))
                 # Not under a token: they were looked for just now.
-                self._client.insert_arrow(
-                    table,
-                    lines.combine_chunks(),
-                    settings={
-                        **INSERT_SETTINGS,
-                        "insert_deduplicate": 0,
-                        "insert_deduplication_token": TAGS_ARE_THERE,
-                    },
-                )
+                self._insert(table, lines.combine_chunks(), TAGS_ARE_THERE, deduplicate=False)
 
     def _not_unfolded(self, rows: pa.Table, hashes: list[int], stored: set[int]) -> set[int]:
         """Lines that are stored without their tags."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from tailrace.explorer.front.refusal import Refusal, from_engine
 from tailrace.schemas.clickhouse.connection import is_locked
+from tailrace.schemas.clickhouse.quoting import quote, quote_name
 from tailrace.schemas.errors import ClickHouseRejected, EngineLocked
 
 
@@ -115,13 +116,3 @@ class Engine:
 def new_mark() -> str:
     """A `log_comment` by which a running statement can be found."""
     return f"tailrace-front {uuid.uuid4()}"
-
-
-def quote(value: str) -> str:
-    """A string literal. ClickHouse turns it into a number where a setting is one."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def quote_name(name: str) -> str:
-    """An identifier in backticks."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

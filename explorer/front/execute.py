@@ -15,12 +15,13 @@ from typing import IO, Any
 import msgspec
 
 from tailrace.explorer.front.body import Upload
-from tailrace.explorer.front.engine import Engine, Handle, quote
+from tailrace.explorer.front.engine import Engine, Handle
 from tailrace.explorer.front.guard import Guard
 from tailrace.explorer.front.lexer import lex
 from tailrace.explorer.front.refusal import EngineRefusal, Refusal
 from tailrace.explorer.front.sessions import Session
 from tailrace.explorer.front.statement import DEFAULT_FORMAT, Statement, StatementKind, assignments
+from tailrace.schemas.clickhouse.quoting import quote
 
 IN_MEMORY_BYTES = 1 << 20
 """Results up to this size are read back at once."""
