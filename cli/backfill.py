@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -163,23 +161,36 @@ def _done(dsn: Dsn, settings: BackfillSettings) -> BackfillReport:
         report = begin(settings, history, found)
         if report.is_nothing_new:
             return report
-    if dsn.embedded and not _exists(dsn):
-        # There is work for sure, so what it needs is loaded while the engine starts and makes its tables.
-        Thread(target=_load, daemon=True).start()
-    with ExitStack() as stack:
-        client = _migrated(dsn, settings, stack)
-        stored = StoredHistory(client, str(dsn))
-        report = begin(settings, stored, found)
-        if not report.is_nothing_new:
-            report = _store(settings, stored, _writers(dsn, own, settings, stack), report)
-        if own and not settings.dry_run:
-            noted.write(directory, *name, report, time.time())
+    if own and not _exists(dsn):
+        report = _done_into_new(dsn, settings, begin(settings, NoHistory(), found))
+    else:
+        with ExitStack() as stack:
+            client = _migrated(dsn, settings, stack)
+            stored = StoredHistory(client, str(dsn))
+            report = begin(settings, stored, found)
+            if not report.is_nothing_new:
+                report = _store(settings, stored, _writers(dsn, own, settings, stack), report)
+    if own and not settings.dry_run:
+        noted.write(directory, *name, report, time.time())
     return report
 
 
-def _load() -> None:
-    with suppress(ImportError):  # told by who imports it for use
-        import_module("tailrace.ingestor.backfill.run")
+def _done_into_new(dsn: Dsn, settings: BackfillSettings, report: BackfillReport) -> BackfillReport:
+    """The same into an embedded database that is not there yet. Its engine starts meanwhile."""
+    from tailrace.ingestor.backfill.claims import StoredHistory
+    from tailrace.ingestor.backfill.opening import NewHistory, NewWriter, Opened, Opening
+
+    with ExitStack() as engine:
+
+        def make() -> Opened:
+            client = _migrated(dsn, settings, engine)
+            return Opened(StoredHistory(client, str(dsn)), _writers(dsn, True, settings, engine))
+
+        with closing(Opening(make)) as opening:
+            writers = [NewWriter(opening, number) for number in range(_count_of_writers(settings))]
+            report = _store(settings, NewHistory(opening), writers, report)
+            opening.wait()  # what went wrong is told also where there was nothing to store
+            return report
 
 
 def _store(
@@ -215,11 +226,15 @@ def _writers(dsn: Dsn, own: bool, settings: BackfillSettings, stack: ExitStack) 
     from tailrace.ingestor.insert import ClickHouseWriter
 
     writers: list[TableWriter] = []
-    for _ in range(min(settings.workers, _MOST_WRITERS)):
+    for _ in range(_count_of_writers(settings)):
         client = connection.open_another(dsn) if own else connection.connect(dsn)
         stack.callback(client.close)
         writers.append(ClickHouseWriter(client, str(dsn)))
     return writers
+
+
+def _count_of_writers(settings: BackfillSettings) -> int:
+    return min(settings.workers, _MOST_WRITERS)
 
 
 def _exists(dsn: Dsn) -> bool:
