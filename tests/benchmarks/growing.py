@@ -2,6 +2,10 @@
 
 One run through all of them: what it has taken when the first 1, 5 and 20 parts are stored. So the start of the process and ClickHouse's
 merges stand where they are.
+
+Memory used to be 1,757 MB at 20 million lines and 891 at 1 million: while a large merge went on, a hundred small parts were merged at once, with buffers
+for each of their columns. Of twelve parts at most (migration 0011), and with as many merges at a time as cores, it is 951 and 769. With twelve parts alone
+12 million lines took 1,185 (1,570 before).
 """
 
 from __future__ import annotations

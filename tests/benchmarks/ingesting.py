@@ -30,6 +30,11 @@ one takes µs of CPU a line: tag_lines 2.5, tags 2 to 2.6, logs 1, objects 1, as
                                                                 `file()` 11.7 and 12.2
     of that .gz, before the inserts                             2.5 instead of 4.9: ISA-L for zlib 0.8, lines not packed 1.4
 
+Since then rows reach the embedded engine through memory and not through a temporary file: 8.9 seconds of CPU instead of 9.5 for a million lines, and
+1,064 MB instead of 1,112 (medians of 7, in turns); and a new database is made while the first lines are decoded: 5.7 seconds instead of 6.1 (of 6).
+The nice value of merges (0 to 19) makes no difference to a backfill of that size, which has five batches. Threads named RuntimeData in a
+profile are not merges but inserts.
+
 What changed nothing there: LZ4 for ZSTD in tags, larger blocks, compact parts, column statistics off; `min_parts_to_merge_at_once`.
 """
 

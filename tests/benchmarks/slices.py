@@ -18,6 +18,9 @@ the same question to the Map takes in the same run:
     bytes on disk a tag, tags and tag_lines                 24.1 and 10.7       22.7 and 10.4 (the Map: 4)
 
 The load changed during the last comparison of the short run, which is of an earlier version. The two by hour take 1.3 and 2.6 seconds of CPU.
+Three hours after the long run, on the same quiet machine, with the same queries, as medians of 15 and from the shortest to the longest: latest 72
+(47 to 132), by hour 680 (581 to 760) and 1570 (1405 to 1697), compared 776 (627 to 893) and 1923 (1560 to 2154), one trace 24 (20 to 26), tag names
+11 (10 to 42); the Map took 8.0, 4.1, 5.6 and 3.3 times as long in a run of seven just before.
 
 Inserts through the views: 100,000 to 190,000 tags a second. Of the bytes in tags 8 each are for trace and line, which are hashes, 3.2 and 2.3 for
 the two times, 0.6 for value_hash; the Map knows neither line nor type.
@@ -47,8 +50,8 @@ the traces a third cheaper (838 to 552), and a semi join by the algorithm `hash`
 to 75 seconds): presumably because the rows of one part fill a stretch of a growing table more densely than it may be filled as a whole. How dense
 they are depends on how many rows a day has, so the order stays. Huge pages for all memory: 5 to 10 %, within what series differ by.
 
-While another client of the same embedded engine inserts 220,000 tags at a time without a pause (153,000 a second), questions take 1 to 1.9 times as
-long. One client takes one statement after the other: behind the inserts of its own client a question waits for each.
+While another client of the same embedded engine inserts 220,000 tags at a time without a pause (293,000 a second, with merges at nice 5), questions take
+as long as this: latest 1.1 times, by hour 1.2 and 1.5, compared 1.5 and 1.8, one trace 1.2, tag names 1.2. One client takes one statement after the other: behind the inserts of its own client a question waits for each.
 """
 
 from __future__ import annotations
