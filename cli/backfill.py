@@ -161,36 +161,36 @@ def _done(dsn: Dsn, settings: BackfillSettings) -> BackfillReport:
         report = begin(settings, history, found)
         if report.is_nothing_new:
             return report
-    if own and not _exists(dsn):
-        report = _done_into_new(dsn, settings, begin(settings, NoHistory(), found))
-    else:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        if own and not _exists(dsn):
+            report = _done_into_new(dsn, settings, stack, begin(settings, NoHistory(), found))
+        else:
             client = _migrated(dsn, settings, stack)
             stored = StoredHistory(client, str(dsn))
             report = begin(settings, stored, found)
             if not report.is_nothing_new:
                 report = _store(settings, stored, _writers(dsn, own, settings, stack), report)
-    if own and not settings.dry_run:
-        noted.write(directory, *name, report, time.time())
+        if own and not settings.dry_run:
+            noted.write(directory, *name, report, time.time())
     return report
 
 
-def _done_into_new(dsn: Dsn, settings: BackfillSettings, report: BackfillReport) -> BackfillReport:
+def _done_into_new(
+    dsn: Dsn, settings: BackfillSettings, stack: ExitStack, report: BackfillReport
+) -> BackfillReport:
     """The same into an embedded database that is not there yet. Its engine starts meanwhile."""
     from tailrace.ingestor.backfill.claims import StoredHistory
     from tailrace.ingestor.backfill.opening import NewHistory, NewWriter, Opened, Opening
 
-    with ExitStack() as engine:
+    def make() -> Opened:
+        client = _migrated(dsn, settings, stack)
+        return Opened(StoredHistory(client, str(dsn)), _writers(dsn, True, settings, stack))
 
-        def make() -> Opened:
-            client = _migrated(dsn, settings, engine)
-            return Opened(StoredHistory(client, str(dsn)), _writers(dsn, True, settings, engine))
-
-        with closing(Opening(make)) as opening:
-            writers = [NewWriter(opening, number) for number in range(_count_of_writers(settings))]
-            report = _store(settings, NewHistory(opening), writers, report)
-            opening.wait()  # what went wrong is told also where there was nothing to store
-            return report
+    with closing(Opening(make)) as opening:
+        writers = [NewWriter(opening, number) for number in range(_count_of_writers(settings))]
+        report = _store(settings, NewHistory(opening), writers, report)
+        opening.wait()  # what went wrong is told also where there was nothing to store
+        return report
 
 
 def _store(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+from support import hostile
 from support.engine import Engine
 from support.kafka import wait_until
 from tailrace.ingestor.backfill import noted
@@ -73,3 +76,34 @@ def test_a_copy_is_another_database(tmp_path: Path) -> None:
     unfinished = BackfillReport({"/a.log": FileReport(Source("/a.log", 10, 5, 7))})
     noted.write(directory, "tailrace", "", unfinished, 1.0)
     assert not (directory / noted.NAME).exists()
+
+
+_TELLS_WHETHER_IT_IS_HELD = """
+import sys
+from tailrace.cli.app import run
+from tailrace.ingestor.backfill import noted
+from tailrace.schemas.clickhouse.connection import is_locked
+
+write = noted.write
+def told(directory, *rest):
+    print("held", is_locked(str(directory)))
+    write(directory, *rest)
+noted.write = told
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_it_is_taken_while_the_engine_is_held(tmp_path: Path) -> None:
+    """Nobody can change a table between the end of a run and its note, whether the run has made the database or found it."""
+    for name in ("a", "b"):
+        log = tmp_path / f"{name}.log"
+        log.write_bytes(hostile.line(hostile.v1(message=name)))
+        command = ["backfill", str(log), "--clickhouse", f"chdb://{tmp_path}/db", "--format", "json"]
+        done = subprocess.run(
+            [sys.executable, "-c", _TELLS_WHETHER_IT_IS_HELD, *command],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.startswith("held True"), (name, done.stdout)
