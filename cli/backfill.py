@@ -180,14 +180,14 @@ def _done_into_new(
 ) -> BackfillReport:
     """The same into an embedded database that is not there yet. Its engine starts meanwhile."""
     from tailrace.ingestor.backfill.claims import StoredHistory
-    from tailrace.ingestor.backfill.opening import NewHistory, NewWriter, Opened, Opening
+    from tailrace.ingestor.backfill.opening import NewHistory, Opened, Opening
 
     def make() -> Opened:
         client = _migrated(dsn, settings, stack)
         return Opened(StoredHistory(client, str(dsn)), _writers(dsn, True, settings, stack))
 
     with closing(Opening(make)) as opening:
-        writers = [NewWriter(opening, number) for number in range(_count_of_writers(settings))]
+        writers = [opening.writer(number) for number in range(_count_of_writers(settings))]
         report = _store(settings, NewHistory(opening), writers, report)
         opening.wait()  # what went wrong is told also where there was nothing to store
         return report

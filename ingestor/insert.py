@@ -130,6 +130,50 @@ class TableWriter(Protocol):
         ...
 
 
+class PassingWriter:
+    """Has everything done by another writer.
+
+    Args:
+        writer: Says which; asked at each call.
+        is_alone: As of `TableWriter`.
+    """
+
+    def __init__(self, writer: Callable[[], TableWriter], *, is_alone: bool) -> None:
+        self._other = writer
+        self.is_alone = is_alone
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        """See `TableWriter`."""
+        self._other().insert(table, rows, token)
+
+    def is_stored(self, token: str) -> bool:
+        """See `TableWriter`."""
+        return self._other().is_stored(token)
+
+    def batches_since(self, moment: float) -> int:
+        """See `TableWriter`."""
+        return self._other().batches_since(moment)
+
+    def missing(self, table: str, rows: pa.Table) -> list[int]:
+        """See `TableWriter`."""
+        return self._other().missing(table, rows)
+
+    def complete(self, table: str, rows: pa.Table) -> None:
+        """See `TableWriter`."""
+        self._other().complete(table, rows)
+
+    def ping(self) -> None:
+        """See `TableWriter`."""
+        self._other().ping()
+
+
+def absent(writer: TableWriter, table: str, rows: pa.Table) -> list[int]:
+    """Which of the rows, by index, the table does not have; what it has half of is whole afterwards, as such a row would count as
+    absent and stand there twice."""
+    writer.complete(table, rows)
+    return writer.missing(table, rows)
+
+
 class ClickHouseWriter:
     """Writes through clickhouse-connect: over HTTP, or into the engine in this process.
 
@@ -194,7 +238,7 @@ class ClickHouseWriter:
             stored = self._stored(table, rows, hashes)
             absent = [index for index, line_hash in enumerate(hashes) if line_hash not in stored]
             if table == "tag_lines":
-                halves = self._not_unfolded(rows, hashes, stored)
+                halves = (_tagged(rows, hashes) & stored) - self._stored("tags", rows, hashes)
                 absent += [index for index, line_hash in enumerate(hashes) if line_hash in halves]
         return sorted(absent)
 
@@ -204,8 +248,8 @@ class ClickHouseWriter:
             return
         with translated(self._where):
             hashes = rows["line_hash"].to_pylist()
-            stored = self._stored(table, rows, hashes)
-            halves = sorted(self._not_unfolded(rows, hashes, stored))
+            stored, unfolded = self._stored(table, rows, hashes), self._stored("tags", rows, hashes)
+            halves = sorted((_tagged(rows, hashes) & stored) - unfolded)
             if halves:
                 log.warning("the tags of %d lines are not there although the lines are", len(halves))
             for start in range(0, len(halves), self._at_once):
@@ -214,19 +258,11 @@ class ClickHouseWriter:
                     parameters={**_whereabouts(rows), "hashes": halves[start : start + self._at_once]},
                     settings=INSERT_SETTINGS,
                 )
-            absent = [line_hash for line_hash in hashes if line_hash not in stored]
-            unfolded = self._stored("tags", rows, absent)
-            if unfolded:
-                log.warning("%d lines are not there although their tags are", len(unfolded))
-                lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(unfolded), pa.uint64())))
+            if bare := unfolded - stored:
+                log.warning("%d lines are not there although their tags are", len(bare))
+                lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(bare), pa.uint64())))
                 # Not under a token: they were looked for just now.
                 self._insert(table, lines.combine_chunks(), TAGS_ARE_THERE, deduplicate=False)
-
-    def _not_unfolded(self, rows: pa.Table, hashes: list[int], stored: set[int]) -> set[int]:
-        """Lines that are stored without their tags."""
-        lengths = pc.list_value_length(rows["tags.name"]).to_pylist()
-        tagged = {line_hash for line_hash, length in zip(hashes, lengths, strict=True) if length}
-        return (tagged & stored) - self._stored("tags", rows, hashes)
 
     def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
         where = _whereabouts(rows)
@@ -267,6 +303,12 @@ class ClickHouseWriter:
     def close(self) -> None:
         """Closes the client."""
         self._client.close()
+
+
+def _tagged(rows: pa.Table, hashes: list[int]) -> set[int]:
+    """The lines that have tags."""
+    lengths = pc.list_value_length(rows["tags.name"]).to_pylist()
+    return {line_hash for line_hash, length in zip(hashes, lengths, strict=True) if length}
 
 
 def _whereabouts(rows: pa.Table) -> dict[str, Any]:
@@ -492,13 +534,14 @@ class Inserter:
         """The batch without the records and the dead letters that are stored already, under whatever token."""
         tables = []
         for table, rows in batch.tables:
-            missing = await self._missing(table, rows)
+            missing, _ = await self._attempt(absent, self._writer, table, rows)
             if missing:
                 tables.append((table, rows.take(missing).combine_chunks()))
         stored: set[Origin] = set()
         if letters := batch.dead_letters:
-            absent = await self._missing("dead_letters", dead_letter_table(letters, received_at=0))
-            stored = {letter.origin for letter in letters} - {letters[index].origin for index in absent}
+            rows = dead_letter_table(letters, received_at=0)
+            missing, _ = await self._attempt(absent, self._writer, "dead_letters", rows)
+            stored = {letter.origin for letter in letters} - {letters[index].origin for index in missing}
         return _without_letters(DecodedBatch(tables, letters, batch.spans, batch.without), stored)
 
     async def _insert(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> dict[int, str]:
@@ -557,7 +600,7 @@ class Inserter:
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
-            missing = await self._missing(table, rows)
+            missing, _ = await self._attempt(absent, self._writer, table, rows)
             if not missing:
                 return
             log.warning(
@@ -566,20 +609,12 @@ class Inserter:
                 rows.num_rows,
                 table,
             )
-            absent = rows.take(missing).combine_chunks()
-            await self._attempt(self._timed_insert, table, absent, f"{token}/missing-{again}")
-
-    async def _missing(self, table: str, rows: pa.Table) -> list[int]:
-        """Which of the rows, by index, are not there; those that are have what views make of them afterwards."""
-        await self._attempt(self._writer.complete, table, rows)
-        missing: list[int]
-        missing, _ = await self._attempt(self._writer.missing, table, rows)
-        return missing
+            rest = rows.take(missing).combine_chunks()
+            await self._attempt(self._timed_insert, table, rest, f"{token}/missing-{again}")
 
     def _insert_absent(self, table: str, rows: pa.Table) -> None:
         """Runs in the thread. What was looked for just now needs no token, and none that is known keeps it out."""
-        self._writer.complete(table, rows)
-        if missing := self._writer.missing(table, rows):
+        if missing := absent(self._writer, table, rows):
             self._timed_insert(table, rows.take(missing).combine_chunks(), "")
 
     def _timed_insert(self, table: str, rows: pa.Table, token: str) -> None:

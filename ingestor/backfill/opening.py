@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from tailrace.ingestor.backfill.claims import Claim, History, NoHistory
 from tailrace.ingestor.backfill.known import Counts
 from tailrace.ingestor.backfill.sources import Source
-from tailrace.ingestor.insert import TableWriter
+from tailrace.ingestor.insert import PassingWriter, TableWriter
 from tailrace.schemas.errors import FatalError, RetryableError
 
 
@@ -59,6 +57,10 @@ class Opening:
         """
         return self._made.result()
 
+    def writer(self, number: int) -> TableWriter:
+        """One of its writers, whose calls wait until it is made."""
+        return PassingWriter(lambda: self.wait().writers[number], is_alone=True)
+
     def close(self) -> None:
         """Returns when it was made, or could not be."""
         self._thread.shutdown()
@@ -77,46 +79,3 @@ class NewHistory(NoHistory):
     def finish(self, scope: str, files: Sequence[tuple[Source, Counts]], now: float) -> None:
         """See `History`."""
         self._opening.wait().history.finish(scope, files, now)
-
-
-class NewWriter:
-    """A writer of such a database.
-
-    Args:
-        opening: Makes the database.
-        number: Which of its writers this is.
-    """
-
-    is_alone = True
-
-    def __init__(self, opening: Opening, number: int) -> None:
-        self._opening = opening
-        self._number = number
-
-    @property
-    def _writer(self) -> TableWriter:
-        return self._opening.wait().writers[self._number]
-
-    def insert(self, table: str, rows: pa.Table, token: str) -> None:
-        """See `TableWriter`."""
-        self._writer.insert(table, rows, token)
-
-    def is_stored(self, token: str) -> bool:
-        """See `TableWriter`."""
-        return self._writer.is_stored(token)
-
-    def batches_since(self, moment: float) -> int:
-        """See `TableWriter`."""
-        return self._writer.batches_since(moment)
-
-    def missing(self, table: str, rows: pa.Table) -> list[int]:
-        """See `TableWriter`."""
-        return self._writer.missing(table, rows)
-
-    def complete(self, table: str, rows: pa.Table) -> None:
-        """See `TableWriter`."""
-        self._writer.complete(table, rows)
-
-    def ping(self) -> None:
-        """See `TableWriter`."""
-        self._writer.ping()

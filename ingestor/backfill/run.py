@@ -45,7 +45,7 @@ from tailrace.ingestor.backfill.work import (
     stream_name,
 )
 from tailrace.ingestor.decode import DecodedBatch
-from tailrace.ingestor.insert import Inserter, TableWriter
+from tailrace.ingestor.insert import Inserter, TableWriter, absent
 from tailrace.schemas.crash import crash_point
 from tailrace.schemas.errors import FatalError, Reason, RetryableError
 from tailrace.schemas.streams import FileRef
@@ -521,11 +521,11 @@ class Backfill:
         return bool(missing) and not any(missing)
 
     async def _missing(self, writer: TableWriter, table: str, rows: pa.Table) -> list[int]:
-        """Which of the rows, by index, are not there. Those that are have what views make of them afterwards, unless this only
-        looks: one that is there by half would count as missing, and stand there twice."""
-        if not self._settings.dry_run:
-            await self._retried(self._call, writer.complete, table, rows)
-        missing: list[int] = await self._retried(self._call, writer.missing, table, rows)
+        """See `absent`; a dry run only looks."""
+        if self._settings.dry_run:
+            missing: list[int] = await self._retried(self._call, writer.missing, table, rows)
+        else:
+            missing = await self._retried(self._call, absent, writer, table, rows)
         return missing
 
     def _landed(

@@ -11,7 +11,7 @@ import pytest
 from support import hostile
 from support.cli import tailrace
 from tailrace.ingestor.backfill.claims import NoHistory
-from tailrace.ingestor.backfill.opening import NewHistory, NewWriter, Opened, Opening
+from tailrace.ingestor.backfill.opening import NewHistory, Opened, Opening
 from tailrace.schemas.errors import ClickHouseUnavailable, FatalError
 
 
@@ -50,7 +50,7 @@ def test_a_database_that_cannot_be_made_ends_the_run() -> None:
         raise ClickHouseUnavailable("no space left")
 
     with closing(Opening(make)) as opening, pytest.raises(FatalError, match="no space left"):
-        NewWriter(opening, 0).ping()
+        opening.writer(0).ping()
 
 
 def test_a_database_that_somebody_filled_meanwhile_is_refused() -> None:

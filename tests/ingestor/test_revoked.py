@@ -25,11 +25,11 @@ TOPIC = "t"
 class LedgerWriter:
     """Keeps the ledger, and lets nobody insert before it is told to."""
 
+    is_alone = False
+
     def __init__(self) -> None:
         self.begun, self.released = threading.Event(), threading.Event()
         self.ledger: list[tuple[int, int, int]] = []
-
-    is_alone = False
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         self.begun.set()
