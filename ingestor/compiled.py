@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tailrace.ingestor.arrow import INSTANT, numbers, texts
-from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
+from tailrace.schemas.compiled_lines import compiled_lines, wanted_lines
 
 log = logging.getLogger(__name__)
 

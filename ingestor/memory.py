@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pyarrow as pa
 
-_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # of glibc's <malloc.h>
+from tailrace.schemas.malloc import Malloc, tell_malloc
+
 _LARGE_BYTES = 1024 * 1024
 _ARENAS = 2
 
@@ -29,10 +28,7 @@ def keep_little() -> None:
         251 318 422 496 447 531 484 554 519 569
     """
     pa.set_memory_pool(pa.system_memory_pool())
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-        mallopt(_ARENA_MAX, _ARENAS)
+    tell_malloc({Malloc.MMAP_THRESHOLD: _LARGE_BYTES, Malloc.ARENA_MAX: _ARENAS})
 
 
 def without_pandas() -> None:

@@ -1,22 +1,10 @@
-"""How many lines there are, and where compiled code for lines is, if it is installed."""
+"""How many lines there are."""
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
-from types import ModuleType
 
-compiled_lines: ModuleType | None
-try:
-    from tailrace.schemas import _lines as compiled_lines
-except ImportError:  # installed from source where nothing compiles it
-    compiled_lines = None
-
-
-def wanted_lines() -> ModuleType | None:
-    """The compiled code, unless there is none or `TAILRACE_PURE_PYTHON` says that Python is to do what it does."""
-    return None if os.environ.get("TAILRACE_PURE_PYTHON", "") in ("1", "true") else compiled_lines
-
+from tailrace.schemas.compiled_lines import compiled_lines
 
 SAMPLE_BYTES, SHORT_LINES = 4096, 32
 """With as many lines in its first bytes, data is taken to be of short lines: of 128 bytes or less."""

@@ -19,7 +19,7 @@ from typing import Protocol
 import cramjam
 from aiokafka.record.util import calc_crc32c
 
-from tailrace.schemas.line_feeds import compiled_lines, wanted_lines
+from tailrace.schemas.compiled_lines import compiled_lines, wanted_lines
 from tailrace.schemas.streams import FileChunk
 from tailrace.shipper.levels import LEVELS
 

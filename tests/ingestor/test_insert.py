@@ -438,6 +438,21 @@ def test_rows_without_what_a_view_makes_of_them(database: Database) -> None:
     assert counts(client) == counts(clean)
 
 
+def test_what_a_view_makes_is_lost_twice(database: Database) -> None:
+    """Tags that the engine lost again, after it was killed while they were stored anew, are stored anew again: that it
+    remembers having stored them keeps nothing out."""
+    client = database()
+    store(client, every_kind(), "T")
+    expected = counts(client)
+    writer = ClickHouseWriter(client, "test")
+    ((_, lines),) = [(table, rows) for table, rows in every_kind().tables if table == "tag_lines"]
+    for _ in range(2):
+        client.command("ALTER TABLE tags DELETE WHERE true SETTINGS mutations_sync = 1")
+        assert counts(client)["tags"] == 0
+        writer.complete("tag_lines", lines)
+        assert counts(client) == expected
+
+
 @pytest.mark.parametrize("bad", [(0,), (99,), (3, 4, 50), tuple(range(40, 60))])
 def test_a_row_that_clickhouse_rejects(database: Database, bad: tuple[int, ...]) -> None:
     """Rows that break a constraint become dead letters with their bytes and the reason; all others are stored, once."""

@@ -10,8 +10,8 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tailrace.schemas.compiled_lines import compiled_lines
 from tailrace.schemas.kafka import KafkaConnection
-from tailrace.schemas.line_feeds import compiled_lines
 from tailrace.schemas.spans import Spans
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 from tailrace.shipper.levels import LEVELS
