@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from tailrace.schemas.streams import FileChunk, FileRange
 from tailrace.shipper.settings import ShipperSettings
 from tailrace.shipper.tail import Batch, Tailer
 
@@ -55,12 +57,20 @@ class Reader:
         if self._ahead is None:
             self._ahead = self._thread.submit(self._read, changed)
 
+    async def reread(self, ranges: Sequence[FileRange]) -> tuple[FileChunk, ...]:
+        """Look which files there are, and give exactly these ranges of them again; comes before all else. See `Tailer.reread`."""
+        return await asyncio.wrap_future(self._thread.submit(self._reread, ranges))
+
     def close(self) -> None:
         """Wait for the thread, and close the files. What was read ahead is dropped: the files hold it."""
         self._thread.shutdown()
         self.tailer.close()
 
     # ------------------------------------------------------------ in the thread
+
+    def _reread(self, ranges: Sequence[FileRange]) -> tuple[FileChunk, ...]:
+        self.tailer.scan(time.time())
+        return self.tailer.reread(ranges)
 
     def _read(self, changed: bool) -> Batch | None:
         now = time.time()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -86,7 +87,6 @@ class Shipper(Generic[P]):
         self._taken_bytes = 0  # read, and not acknowledged
         self._following = False
         self._reader: Reader | None = None
-        self._paths = settings.paths
         self._acknowledged: dict[str, int] = {}
         self._reported = 0.0
 
@@ -114,7 +114,7 @@ class Shipper(Generic[P]):
         Of files that no path leads to any more, what they held when this was called is still delivered, perhaps with what
         was written right after. Their states are kept, so a path that is given again later goes on where it was.
         """
-        self._paths = paths
+        self._settings = replace(self._settings, paths=paths)
         if self._reader is not None:
             self._reader.paths = paths
 
@@ -151,9 +151,8 @@ class Shipper(Generic[P]):
             tailer = Tailer(self._settings, states.values(), time.time(), self._delivery.ignore)
             self._acknowledged = {state.id: state.position for state in states.values()}
             self._reader, self.stats.moved = Reader(self._settings, tailer), time.monotonic()
-            self._reader.paths = self._paths
             try:
-                await self._redo(progress, tailer)
+                await self._redo(progress, self._reader)
                 await self._follow(self._reader, started)
             finally:
                 self._reader.close()
@@ -163,13 +162,12 @@ class Shipper(Generic[P]):
                 await asyncio.gather(self._flying, return_exceptions=True)
             await self._delivery.close()
 
-    async def _redo(self, progress: Progress, tailer: Tailer) -> None:
+    async def _redo(self, progress: Progress, reader: Reader) -> None:
         """Store again what was being stored when the last process ended, exactly that, before anything else."""
         step = progress.intended
         if progress.intent is None or step is None:
             return
-        tailer.scan(time.time())
-        chunks = await asyncio.to_thread(tailer.reread, progress.intent.ranges)
+        chunks = await reader.reread(progress.intent.ranges)
         log.info("storing %d ranges again that were in flight when the last run ended", len(chunks))
         # The token is the one of the whole, also where a file is gone: what the receiver has it drops.
         intent = progress.intent
@@ -182,7 +180,7 @@ class Shipper(Generic[P]):
         await self._deliver(prepared, batch, span)
 
     async def _follow(self, reader: Reader, started: float) -> None:
-        watched = self._paths
+        watched = reader.paths
         self._following = True
         # What ends by itself ships what is there at its first look: nothing that comes later is waited for.
         poll_only = self._settings.poll_only or self._settings.once
