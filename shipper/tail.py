@@ -49,6 +49,8 @@ CLOSE_SECONDS = 300.0
 """A file that was read to its end and has not grown for so long is closed, and opened again when it grows."""
 MANY_OPEN = 256
 CLOSE_SECONDS_MANY = 5.0
+LAST_BYTES = 4096
+"""So much of what is to be read is looked at for the end of its last line."""
 FORGET_SECONDS = 7 * 86400.0
 """How long the state of a file that is nowhere to be seen is kept."""
 
@@ -576,6 +578,8 @@ class Tailer:
             return None
         if file.unread == 0:
             return self._last_line(file) if self._last_line_is_complete(file, now) else None
+        if (data := self._many_lines(file)) is not None:
+            return self._give(file, len(data), data, data[-EDGE_BYTES:])
         # The bytes before are read along, to notice that the file was written anew.
         skip = len(file.tail) if file.scanned == 0 else 0
         start = file.position + file.scanned
@@ -597,6 +601,22 @@ class Tailer:
                 return self._whole_line(file, size)
             case Overlong(size):
                 return self._overlong_line(file, size)
+
+    def _many_lines(self, file: TailedFile) -> bytes | None:
+        """As many whole lines as are read at a time, where there are so many. Where the last of them ends is looked for first, so
+        that no byte of them is copied once they are read."""
+        most = self._settings.read_bytes
+        if file.scanned or file.unread < most or most < 2 * LAST_BYTES:
+            return None
+        end = file.read_at(file.position + most - LAST_BYTES, LAST_BYTES).rfind(b"\n") + 1
+        size = most - LAST_BYTES + end
+        data = file.read_at(file.position, size) if end else b""
+        if not data.endswith(b"\n") or len(data) != size:
+            return None  # a long line, or a file that changes: reading it in one piece tells
+        # Looked at after the lines: if it was written anew before they were read, it shows.
+        if not file.holds_tail():
+            raise _Changed
+        return data
 
     def _whole_line(self, file: TailedFile, size: int) -> FileChunk:
         skip = len(file.tail)

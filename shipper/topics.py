@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -17,6 +17,8 @@ from tailrace.schemas.kafka import translate_kafka
 from tailrace.shipper.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 DEFAULT_MESSAGE_BYTES = 1_048_588
 """What a broker allows when nobody set anything."""
@@ -69,10 +71,11 @@ async def ensure_topics(settings: KafkaSettings, *topics: Topic) -> dict[str, di
     admin = AIOKafkaAdminClient(**settings.connection.client_arguments())
     try:
         await admin.start()
-        for topic in topics:
-            if not await _partitions(admin, topic.name):
+        names = [topic.name for topic in topics]
+        for topic, found in zip(topics, await _each(_partitions, admin, names), strict=True):
+            if not found:
                 await _create(admin, settings, topic)
-        return {topic.name: await _config(admin, topic.name) for topic in topics}
+        return dict(zip(names, await _each(_config, admin, names), strict=True))
     except (KafkaError, OSError) as exc:
         raise translate_kafka(exc, settings.connection) from exc
     finally:
@@ -93,6 +96,13 @@ def refuse_lossy_progress(settings: KafkaSettings, config: Mapping[str, str]) ->
             f"{settings.connection.brokers} --alter --topic {settings.checkpoint_topic} "
             "--add-config cleanup.policy=compact"
         )
+
+
+async def _each(
+    question: Callable[[Any, str], Awaitable[Answer]], admin: Any, names: Sequence[str]
+) -> list[Answer]:
+    """What is answered about each of these topics, asked at once: a process starts the sooner."""
+    return await asyncio.gather(*(question(admin, name) for name in names))
 
 
 async def _partitions(admin: Any, name: str) -> list[Any]:
