@@ -19,6 +19,8 @@ MAX_RANGES = 5_000
 """In a batch; of many small files."""
 DAYS_AN_INSERT = 100
 """Each day is a partition, and a part on disk: ClickHouse holds a buffer for each column of each of them."""
+_DAY = 86_400_000_000  # µs
+_DAYS_BEFORE_1970 = 719_162  # from the year 1 on
 
 
 def claim_of(found: DecodedRange) -> Claim:
@@ -55,7 +57,7 @@ class Gathering:
         self.ranges.append(found)
         self.bytes += found.content.span.bytes
         for _, rows in found.content.tables:
-            self._days.update(pc.unique(_days(rows)).cast(pa.int64()).to_pylist())
+            self._days.update(pc.unique(_days(rows)).to_pylist())
 
     @property
     def is_full(self) -> bool:
@@ -136,4 +138,7 @@ def by_days(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def _days(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.floor_temporal(rows["trace_ts"], unit="day")
+    """The days of the rows, as numbers. `floor_temporal` takes eight times as long, 1 % of a backfill."""
+    # Division rounds towards zero, so it has to begin before every time that there is.
+    since = pc.add(rows["trace_ts"].cast(pa.int64()), _DAYS_BEFORE_1970 * _DAY)
+    return pc.divide(since, _DAY)
