@@ -606,10 +606,11 @@ class Tailer:
         """As many whole lines as are read at a time, where there are so many. Where the last of them ends is looked for first, so
         that no byte of them is copied once they are read."""
         most = self._settings.read_bytes
-        if file.scanned or file.unread < most or most < 2 * LAST_BYTES:
+        if file.scanned or file.unread < most:
             return None
-        end = file.read_at(file.position + most - LAST_BYTES, LAST_BYTES).rfind(b"\n") + 1
-        size = most - LAST_BYTES + end
+        last = min(LAST_BYTES, most // 2)
+        end = file.read_at(file.position + most - last, last).rfind(b"\n") + 1
+        size = most - last + end
         data = file.read_at(file.position, size) if end else b""
         if not data.endswith(b"\n") or len(data) != size:
             return None  # a long line, or a file that changes: reading it in one piece tells
