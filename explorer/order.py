@@ -29,7 +29,7 @@ from tailrace.explorer.literals import Version, read_version
 from tailrace.explorer.period import DAY, Period
 from tailrace.explorer.reader import Parameters, Reader
 from tailrace.explorer.selection import Scope, days_where, scope_where, tag_test, versions
-from tailrace.explorer.tags import stats_where
+from tailrace.explorer.tags import FEW_ROWS, stats_where
 from tailrace.explorer.texts import to_text
 
 MAX_VERSIONS = 500
@@ -106,17 +106,17 @@ def _few_texts(reader: Reader, name: str, scope: Scope) -> list[str] | None:
     """
     if scope.project is None:
         return None
+    found = reader.texts.setdefault((scope.project, name), [])
+    if 0 < sum(map(len, found)) <= _SHORT and not _others(reader, name, scope, found):
+        return [to_text(text) for text in found]
+    found.clear()
     parameters = Parameters()
     few = (
         f"SELECT uniqCombined64Merge(12)(texts) FROM tag_stats WHERE {stats_where(scope, parameters)} "
         f"AND name = {parameters.add(name, 'String')}"
     )
-    if reader.rows(few, parameters)[0][0] > FEW_TEXTS:
+    if reader.rows(few, parameters, FEW_ROWS)[0][0] > FEW_TEXTS:
         return None
-    found = reader.texts.setdefault((scope.project, name), [])
-    if 0 < sum(map(len, found)) <= _SHORT and not _others(reader, name, scope, found):
-        return [to_text(text) for text in found]
-    found.clear()
     while True:
         parameters = Parameters()
         where = f"{days_where(scope, parameters)} AND name = {parameters.add(name, 'String')}"

@@ -14,11 +14,12 @@ from tailrace.explorer.selection import Scope, scope_where, trace_key
 from tailrace.explorer.texts import to_text
 from tailrace.schemas.errors import NotFound
 
-_FEW_ROWS = {
+FEW_ROWS = {
     # So few that starting a second thread, or reading one column before the others, takes longer than they do.
     "max_threads": 1,
     "optimize_move_to_prewhere": 0,
 }
+"""For a question to `tag_stats`."""
 
 
 def tag_names(reader: Reader, scope: Scope) -> tuple[TagSummary, ...]:
@@ -79,7 +80,7 @@ def _summaries(reader: Reader, scope: Scope, name: str | None) -> tuple[TagSumma
         "uniqCombined64Merge(12)(texts), min(low), max(high) "
         f"FROM tag_stats WHERE {where} GROUP BY name"
     )
-    rows = sorted(reader.rows(sql, parameters, _FEW_ROWS), key=lambda row: (-row[2], row[0]))
+    rows = sorted(reader.rows(sql, parameters, FEW_ROWS), key=lambda row: (-row[2], row[0]))
     return tuple(
         TagSummary(
             name=to_text(name),
