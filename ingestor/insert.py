@@ -7,7 +7,8 @@ What a crash leaves, step by step, for one batch with token T:
 - inside one table, materialized view included: ClickHouse drops or completes it on the next insert under T
   (`deduplicate_blocks_in_dependent_materialized_views`); if it was ClickHouse that was killed, it may remember T without
   the rows, so they are looked for afterwards and inserted again if need be. The engine of this process dies with it, and on
-  a full disk it may have the rows without remembering T: there the rows are looked for before anything is inserted again;
+  a full disk it may have the rows without remembering T, and have rows that are not on the disk: there the tables are read
+  from the disk anew, and the rows are looked for, before anything is inserted again;
 - after all tables, before the ledger row: as between two tables;
 - after the ledger row: `is_stored(T)` says so and nothing is sent again, however long ago it was;
 - while a rejected insert is halved: the halves have tokens too, and are cut in the same places again.
@@ -23,8 +24,9 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,8 +38,9 @@ from tailrace.ingestor.decode import DecodedBatch, Origin, dead_letter_table, le
 from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.clickhouse.connection import translated
 from tailrace.schemas.clickhouse.migrate import DEDUPLICATION_BLOCKS, DEDUPLICATION_SECONDS
+from tailrace.schemas.clickhouse.unread import Unread
 from tailrace.schemas.crash import crash_point
-from tailrace.schemas.errors import RetryableError, RowsRejected, TailraceError
+from tailrace.schemas.errors import ClickHouseUnavailable, RetryableError, RowsRejected, TailraceError
 from tailrace.schemas.health import ASK_SECONDS, Reach
 from tailrace.schemas.metrics import Latency
 from tailrace.schemas.spans import NO_SPANS, Attributes, SpanKind, Spans, during
@@ -48,6 +51,8 @@ _HASHES_AT_ONCE = 2_000
 """So many 64-bit numbers fit into the URL of a request."""
 _HASHES_AT_ONCE_HERE = 100_000
 """So many are asked for at once where there is no URL: each question reads the columns of all rows of its days."""
+_MADE_OF = {"tag_lines": ("tags", "tag_stats"), "tags": ("tag_stats",)}
+"""The tables that views fill from what is inserted into another."""
 MAX_REJECTED = 100
 """Rejected rows of one table in one batch after which it is no longer the rows that are wrong."""
 
@@ -83,6 +88,13 @@ _UNFOLD = (
     f"line_hash FROM (SELECT * FROM tag_lines WHERE {_WHERE} LIMIT 1 BY project_id, line_hash) ARRAY JOIN tags"
 )
 """As the view `tags_from_lines` does."""
+_RECOUNT = (
+    "INSERT INTO tag_stats SELECT project_id, name, kind, type, group, toYYYYMMDD(trace_ts) AS day, "
+    "uniqCombined64State(12)(line_hash) AS lines, uniqCombined64State(12)(cityHash64(str)) AS texts, "
+    "min(if(isFinite(num), num, inf)) AS low, max(if(isFinite(num), num, -inf)) AS high "
+    f"FROM tags WHERE {_WHERE} GROUP BY project_id, name, kind, type, group, day"
+)
+"""As the view `tag_stats_from_tags` does."""
 TAGS_ARE_THERE = "tailrace: their tags are stored"
 """In place of a token of an insert into `tag_lines` that asks for no deduplication: the view `tags_from_lines` makes nothing of it."""
 
@@ -119,6 +131,11 @@ class TableWriter(Protocol):
     def complete(self, table: str, rows: pa.Table) -> None:
         """Store the other half of those of the rows of which only one half is there: whoever inserts a row is killed, or out of
         space, between the row and what its views make of it, and either may come first."""
+        ...
+
+    def recount(self, table: str, rows: pa.Table) -> None:
+        """Count the tags of these lines, which are stored, once more among those that there are: whoever inserts lines may end
+        between their tags and these counts. What is counted already counts once."""
         ...
 
     def ping(self) -> None:
@@ -162,6 +179,10 @@ class PassingWriter:
         """See `TableWriter`."""
         self._other().complete(table, rows)
 
+    def recount(self, table: str, rows: pa.Table) -> None:
+        """See `TableWriter`."""
+        self._other().recount(table, rows)
+
     def ping(self) -> None:
         """See `TableWriter`."""
         self._other().ping()
@@ -187,6 +208,7 @@ class ClickHouseWriter:
         self._where = where
         self._is_embedded: bool = client.uri.startswith("chdb:")
         self._at_once = _HASHES_AT_ONCE_HERE if self._is_embedded else _HASHES_AT_ONCE
+        self._unread = Unread(client.command)
 
     @property
     def is_alone(self) -> bool:
@@ -195,8 +217,29 @@ class ClickHouseWriter:
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """See `TableWriter`."""
-        with translated(self._where):
+        with self._failures_noted(table), translated(self._where):
             self._insert(table, rows, token, deduplicate=bool(token))
+
+    @contextmanager
+    def _failures_noted(self, table: str) -> Iterator[None]:
+        """For an insert. First the tables are read anew into which an earlier one failed."""
+        with translated(self._where):
+            self._read_anew()
+        try:
+            yield
+        except RowsRejected:
+            raise
+        except TailraceError:
+            if self._is_embedded:
+                self._unread.add(self._client.database, (table, *_MADE_OF.get(table, ())))
+            raise
+
+    def _read_anew(self) -> None:
+        """Before anybody looks what the embedded engine has, or inserts into it: see `unread.py`."""
+        if not self._unread.read():
+            raise ClickHouseUnavailable(
+                f"{self._where} cannot take this now: there is no space left on its disk"
+            )
 
     def _insert(self, table: str, rows: pa.Table, token: str, *, deduplicate: bool) -> None:
         settings: dict[str, int | str] = {
@@ -212,6 +255,7 @@ class ClickHouseWriter:
     def is_stored(self, token: str) -> bool:
         """See `TableWriter`."""
         with translated(self._where):
+            self._read_anew()
             result = self._client.query(
                 "SELECT count() FROM ledger WHERE token = {token:String}", parameters={"token": token}
             )
@@ -229,6 +273,7 @@ class ClickHouseWriter:
     def missing(self, table: str, rows: pa.Table) -> list[int]:
         """See `TableWriter`."""
         with translated(self._where):
+            self._read_anew()
             if table == "ledger":
                 # They are one insert and one part, so all of them are there or none.
                 return [] if self.is_stored(rows["token"][0].as_py()) else list(range(rows.num_rows))
@@ -246,7 +291,7 @@ class ClickHouseWriter:
         """See `TableWriter`. Inserting such lines again would store them twice, or their tags, until a merge."""
         if table != "tag_lines":
             return
-        with translated(self._where):
+        with self._failures_noted(table), translated(self._where):
             hashes = rows["line_hash"].to_pylist()
             stored, unfolded = self._stored(table, rows, hashes), self._stored("tags", rows, hashes)
             halves = sorted((_tagged(rows, hashes) & stored) - unfolded)
@@ -263,6 +308,19 @@ class ClickHouseWriter:
                 lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(bare), pa.uint64())))
                 # Not under a token: they were looked for just now.
                 self._insert(table, lines.combine_chunks(), TAGS_ARE_THERE, deduplicate=False)
+
+    def recount(self, table: str, rows: pa.Table) -> None:
+        """See `TableWriter`."""
+        if table != "tag_lines":
+            return
+        hashes, where = sorted(_tagged(rows, rows["line_hash"].to_pylist())), _whereabouts(rows)
+        with self._failures_noted("tags"), translated(self._where):
+            for start in range(0, len(hashes), self._at_once):
+                self._client.command(
+                    _RECOUNT,
+                    parameters={**where, "hashes": hashes[start : start + self._at_once]},
+                    settings={**INSERT_SETTINGS, "insert_deduplicate": 0},
+                )
 
     def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
         where = _whereabouts(rows)
@@ -602,6 +660,7 @@ class Inserter:
         for again in itertools.count(1):
             missing, _ = await self._attempt(absent, self._writer, table, rows)
             if not missing:
+                await self._attempt(self._writer.recount, table, rows)
                 return
             log.warning(
                 "%d of %d rows of %s are not there although their token is",

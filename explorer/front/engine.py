@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from tailrace.explorer.front.refusal import Refusal, from_engine
-from tailrace.schemas.clickhouse.connection import is_locked
+from tailrace.schemas.clickhouse.connection import is_locked, is_out_of_space
 from tailrace.schemas.clickhouse.quoting import quote, quote_name
+from tailrace.schemas.clickhouse.unread import Unread
 from tailrace.schemas.errors import ClickHouseRejected, EngineLocked
 
 
@@ -83,6 +84,7 @@ class Engine:
                 ) from exc
             raise ClickHouseRejected(f"cannot open the embedded database in {self._path}: {exc}") from exc
         self._lock = threading.Lock()
+        self._unread = Unread(self._ask)
         try:
             facts = self._keeper.run("SELECT version(), timezone()").bytes().decode().rstrip("\n").split("\t")
             names = self._keeper.run("SELECT name FROM system.table_functions").bytes().decode().split()
@@ -101,6 +103,29 @@ class Engine:
             return Handle(self._connect(self._path))
         except Exception as exc:
             raise from_engine(exc) from None
+
+    def before_insert(self) -> None:
+        """What an earlier insert may have left on a full disk is put aside first.
+
+        Raises:
+            Refusal: The disk is still full, or what the engine said.
+        """
+        if not self._unread.read():
+            raise Refusal(243, "There is no space left on the disk of the embedded engine", 507)
+
+    def insert_failed(self, database: str, refusal: Refusal) -> None:
+        """Note that an insert into some table of this database was refused, where that may have left something."""
+        if not is_out_of_space(refusal.code, refusal.text):
+            return
+        with self._lock:
+            names = self._keeper.run(
+                f"SELECT name FROM system.tables WHERE database = {quote(database)} AND engine LIKE '%MergeTree'"  # noqa: S608
+            )
+        self._unread.add(database, names.bytes().decode().split("\n")[:-1])
+
+    def _ask(self, sql: str) -> str:
+        with self._lock:
+            return cast(str, self._keeper.run(sql).bytes().decode().rstrip("\n"))
 
     def cancel(self, mark: str) -> None:
         """Stop the statement that runs with `log_comment` = `mark`; returns without waiting for its end."""

@@ -85,23 +85,38 @@ def execute(engine: Engine, guard: Guard, job: Job) -> Result:
     """
     try:
         _check(guard, job)
-        if job.session is None:
-            handle = engine.open()
-            try:
-                return _with_settings(handle, job)
-            finally:
-                handle.close()
-        return _in_session(engine, job, job.session)
+        if not job.statement.tokens[0].is_word(b"INSERT"):
+            return _on_a_handle(engine, job)
+        engine.before_insert()
+        try:
+            return _on_a_handle(engine, job)
+        except Refusal as refusal:
+            engine.insert_failed(_database(job), refusal)
+            raise
     finally:
         if job.upload is not None:
             job.upload.file.close()
 
 
+def _on_a_handle(engine: Engine, job: Job) -> Result:
+    if job.session is not None:
+        return _in_session(engine, job, job.session)
+    handle = engine.open()
+    try:
+        return _with_settings(handle, job)
+    finally:
+        handle.close()
+
+
+def _database(job: Job) -> str:
+    """For names without a database."""
+    return job.database or (job.session.database if job.session else "") or job.default_database
+
+
 def _check(guard: Guard, job: Job) -> None:
     statement = job.statement
-    database = job.database or (job.session.database if job.session else "") or job.default_database
     guard.check_settings(job.settings)
-    guard.check(statement.tokens, database, job.values)
+    guard.check(statement.tokens, _database(job), job.values)
     if job.upload is not None and statement.format.lower() == "values" and job.upload.small is not None:
         guard.check_values(lex(job.upload.small))
     if (

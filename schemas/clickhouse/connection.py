@@ -75,6 +75,7 @@ _TRANSIENT_CODES = frozenset(
 )
 """Timeouts, too many queries or parts, memory limit, no free disk, ZooKeeper away, read-only replica, network errors."""
 _CODE = re.compile(r"(?:Code:\s*|code\s+)(\d+)")
+_NO_SPACE = 243
 _NOT_ENOUGH_SPACE = re.compile(r"No space left|NOT_ENOUGH_SPACE|Cannot reserve", re.IGNORECASE)
 
 
@@ -353,7 +354,7 @@ def translate(exc: Exception, where: str) -> TailraceError:
         return ClickHouseRejected(f"{where}: {fault}")
     if code in _PERMANENT_NETWORK_CODES:
         return ClickHouseRejected(f"{where} refuses us: {text}", code)
-    if code in _TRANSIENT_CODES or _NOT_ENOUGH_SPACE.search(str(exc)):
+    if code in _TRANSIENT_CODES or is_out_of_space(code, str(exc)):
         return ClickHouseUnavailable(f"{where} cannot take this now: {text}")
     if code in _SCHEMA_CODES:
         return SchemaMismatch(
@@ -366,6 +367,11 @@ def translate(exc: Exception, where: str) -> TailraceError:
     if _is_network_fault(exc):
         return ClickHouseUnavailable(f"{where} does not answer: {text}")
     return ClickHouseRejected(f"{where}: {text}")
+
+
+def is_out_of_space(code: int | None, text: str) -> bool:
+    """Whether an error of ClickHouse is about a full disk."""
+    return code == _NO_SPACE or _NOT_ENOUGH_SPACE.search(text) is not None
 
 
 def _untrusted(exc: BaseException) -> str | None:

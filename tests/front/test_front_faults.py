@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -100,3 +101,19 @@ def test_a_seeded_storm_is_survived_by_retries(front: FrontProcess) -> None:
                 break
         assert len(faulty.injected) == attempts - 12 > 0
     assert stored(front) == before + 12 * ROWS.num_rows
+
+
+def test_after_a_full_disk_the_next_insert_finds_what_is_there(front: FrontProcess) -> None:
+    """Rows that the engine shows and could not write are gone before anything is inserted again, so that its sender can see it."""
+    front.request("CREATE TABLE full (a Int64) ENGINE = MergeTree ORDER BY a")
+    front.request("INSERT INTO full VALUES (1)")
+    (path,) = front.request("SELECT path FROM system.parts WHERE table = 'full' AND active").text.split()
+    (Path(path) / "checksums.txt").write_bytes(b"")
+    assert front.request("SELECT count() FROM full").text == "1\n"
+    refused = front.request(
+        "INSERT INTO full SELECT throwIf(number = 0, 'No space left on device') FROM numbers(1)"
+    )
+    assert refused.status >= 400
+    assert front.request("SELECT count() FROM full").text == "1\n"
+    front.request("INSERT INTO full VALUES (2)")
+    assert front.request("SELECT a FROM full").text == "2\n"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import hostile
-from support.writers import AwayWriter, Crash, CrashingWriter, ForgetfulWriter
+from support.writers import AwayWriter, Crash, CrashingWriter, ForgetfulWriter, FullDiskWriter
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.embedded import EmbeddedSink
 from tailrace.ingestor.insert import ClickHouseWriter, Inserter, tokens_remembered
@@ -113,6 +113,15 @@ def every_kind() -> DecodedBatch:
 def every_kind_of_two_files() -> DecodedBatch:
     lines = [*map(hostile.line, LINES), b"garbage\n"]
     return files(b"".join(lines[::2]), b"".join(lines[1::2]))
+
+
+def names(client: Any) -> list[tuple[Any, ...]]:
+    """What is known of the tags that there are."""
+    rows: list[tuple[Any, ...]] = client.query(
+        "SELECT name, kind, type, group, day, uniqCombined64Merge(12)(lines), uniqCombined64Merge(12)(texts), min(low), max(high) "
+        "FROM tag_stats GROUP BY name, kind, type, group, day ORDER BY ALL"
+    ).result_rows
+    return rows
 
 
 def counts(client: Any) -> dict[str, int]:
@@ -427,6 +436,7 @@ def test_rows_without_what_a_view_makes_of_them(database: Database) -> None:
     store(clean, every_kind(), "T")
     store(client, every_kind(), "T")
     client.command("TRUNCATE TABLE tags")
+    client.command("TRUNCATE TABLE tag_stats")
     client.command("TRUNCATE TABLE ledger")
     asyncio.run(
         EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(
@@ -436,6 +446,39 @@ def test_rows_without_what_a_view_makes_of_them(database: Database) -> None:
     client.command("OPTIMIZE TABLE tag_lines FINAL")
     client.command("OPTIMIZE TABLE tags FINAL")
     assert counts(client) == counts(clean)
+    assert names(client) == names(clean)
+
+
+def test_tags_that_are_not_counted_among_the_names(database: Database) -> None:
+    """An insert that ended between its tags and the counts of their names is completed with these when it is begun again."""
+    clean, client = database(), database()
+    store(clean, every_kind(), "T")
+    store(client, every_kind(), "T")
+    client.command("TRUNCATE TABLE tag_stats")
+    client.command("TRUNCATE TABLE ledger")
+    sink = EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024)
+    asyncio.run(sink.restore(every_kind(), "T", time.time()))
+    assert names(client) == names(clean)
+    assert counts(client) == counts(clean)
+
+
+@pytest.mark.parametrize("file", ["data.bin", "checksums.txt", "metadata_version.txt"])
+def test_rows_that_the_engine_shows_and_the_disk_lacks(database: Database, file: str) -> None:
+    """On a full disk the engine keeps parts whose files are empty, and shows their rows until it is started again: a batch is stored
+    when its rows are on the disk, and what views made of them."""
+    clean, client = database(), database()
+    store(clean, every_kind_of_two_files(), "T")
+    writer = FullDiskWriter(client, file)
+    with ThreadPoolExecutor(1) as executor:
+        inserter = Inserter(writer, executor, RetryPolicy(first=0.001, longest=0.002))
+        asyncio.run(inserter.store(every_kind_of_two_files(), "T"))
+    assert set(writer.damaged) == set(TABLES) - {"tags"}
+    assert writer.damaged["tag_lines"] == 3
+    for table in [*TABLES, "tag_stats"]:  # as a start would find them
+        client.command(f"DETACH TABLE {table} SYNC")
+        client.command(f"ATTACH TABLE {table}")
+    assert counts(client) == counts(clean)
+    assert names(client) == names(clean)
 
 
 def test_what_a_view_makes_is_lost_twice(database: Database) -> None:

@@ -201,6 +201,9 @@ class RefusingWriter:
     def complete(self, table: str, rows: Any) -> None:
         pass
 
+    def recount(self, table: str, rows: Any) -> None:
+        pass
+
 
 def test_a_refusal_stops_the_process_and_commits_nothing(
     kafka: KafkaBroker, topic: str, database: Database

@@ -50,6 +50,9 @@ class LedgerWriter:
     def complete(self, table: str, rows: pa.Table) -> None:
         pass
 
+    def recount(self, table: str, rows: pa.Table) -> None:
+        pass
+
 
 class LeavingConsumer:
     """A group that takes the only partition away after the second fetch, and a broker that goes on delivering until

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from tailrace.ingestor.insert import PassingWriter, TableWriter
+from tailrace.ingestor.insert import ClickHouseWriter, PassingWriter, TableWriter
 from tailrace.schemas.errors import ClickHouseUnavailable
 
 
@@ -67,3 +69,31 @@ class ForgetfulWriter(PassingWriter):
             self.swallowed.append(token)
             return
         super().insert(table, rows, token)
+
+
+class FullDiskWriter(ClickHouseWriter):
+    """An engine in this process that has no space, at the first insert into each table: it shows the rows that it could not write.
+
+    Args:
+        client: Of the engine.
+        file: Which file of each part is empty then.
+    """
+
+    def __init__(self, client: Any, file: str) -> None:
+        super().__init__(client, "test")
+        self._engine, self._file = client, file
+        self.damaged: dict[str, int] = {}
+
+    def _insert(self, table: str, rows: pa.Table, token: str, *, deduplicate: bool) -> None:
+        super()._insert(table, rows, token, deduplicate=deduplicate)
+        if table in self.damaged:
+            return
+        parts = self._engine.query(
+            "SELECT path FROM system.parts WHERE active AND database = currentDatabase() AND rows > 0 AND (table = {table:String} "
+            "OR {table:String} = 'tag_lines' AND table IN ('tags', 'tag_stats'))",
+            parameters={"table": table},
+        ).result_rows
+        for (path,) in parts:
+            (Path(path) / self._file).write_bytes(b"")
+        self.damaged[table] = len(parts)
+        raise ClickHouseUnavailable("No space left on device")
