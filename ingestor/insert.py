@@ -89,12 +89,12 @@ _UNFOLD = (
 )
 """As the view `tags_from_lines` does."""
 _RECOUNT = (
-    "INSERT INTO tag_stats SELECT project_id, name, kind, type, group, toYYYYMMDD(trace_ts) AS day, "
-    "uniqCombined64State(12)(line_hash) AS lines, uniqCombined64State(12)(cityHash64(str)) AS texts, "
-    "min(if(isFinite(num), num, inf)) AS low, max(if(isFinite(num), num, -inf)) AS high "
-    f"FROM tags WHERE {_WHERE} GROUP BY project_id, name, kind, type, group, day"
+    "INSERT INTO tag_stats SELECT project_id, tags.name, tags.kind, tags.type, tags.group, toYYYYMMDD(trace_ts) AS day, "
+    "uniqCombined64State(12)(line_hash), uniqCombined64State(12)(cityHash64(tags.str)), "
+    "min(if(isFinite(tags.num), tags.num, inf)), max(if(isFinite(tags.num), tags.num, -inf)) "
+    f"FROM tag_lines ARRAY JOIN tags WHERE {_WHERE} GROUP BY project_id, tags.name, tags.kind, tags.type, tags.group, day"
 )
-"""As the view `tag_stats_from_tags` does."""
+"""As the view `tag_stats_from_tags` does, from the lines: of tags an ingestor may not read more than which there are."""
 TAGS_ARE_THERE = "tailrace: their tags are stored"
 """In place of a token of an insert into `tag_lines` that asks for no deduplication: the view `tags_from_lines` makes nothing of it."""
 
@@ -314,7 +314,7 @@ class ClickHouseWriter:
         if table != "tag_lines":
             return
         hashes, where = sorted(_tagged(rows, rows["line_hash"].to_pylist())), _whereabouts(rows)
-        with self._failures_noted("tags"), translated(self._where):
+        with self._failures_noted("tag_stats"), translated(self._where):
             for start in range(0, len(hashes), self._at_once):
                 self._client.command(
                     _RECOUNT,
