@@ -11,6 +11,7 @@ the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def decode_arrow(encoded: Any) -> Any:
     form, raw = _parts(encoded, ("table", "batch", "array", "chunked"))
     try:
         stream = pa.ipc.open_stream(raw)
+        _read_names(stream.schema)
         batches = list(stream)
         for batch in batches:
             batch.validate(full=True)  # buffers are read without a check, and then may point anywhere
@@ -80,6 +82,14 @@ def decode_arrow(encoded: Any) -> Any:
         raise DataError(f"an array is stored as one column, not {len(stream.schema)}")
     columns = [batch.column(0) for batch in batches]
     return columns[0] if form == "array" else pa.chunked_array(columns, stream.schema.field(0).type)
+
+
+def _read_names(fields: Iterable[Any]) -> None:
+    """Names are read without a check too, and would fail whoever looks at them later: UnicodeDecodeError, a ValueError."""
+    for field in fields:
+        _ = field.name
+        kind = field.type
+        _read_names(kind.field(index) for index in range(kind.num_fields))
 
 
 def encode_polars(data: Any) -> dict[str, Any]:

@@ -353,6 +353,17 @@ def test_a_lazy_frame_is_not_collected() -> None:
     assert "collect" in round_trip(pl.LazyFrame({"a": [1]}), altered=True)["unwritable"]
 
 
+@pytest.mark.parametrize("name", [b"outermost", b"inner_one"])
+def test_a_damaged_name_of_a_column_is_an_error(name: bytes) -> None:
+    """Property: a name that is no text, of a column or of what is in it, is found when the data are read, not when they are shown."""
+    record = logged(pa.table({"outermost": [{"inner_one": 1}]}))[0]
+    raw = from_base64(record["data"]["ipc"])
+    assert name in raw
+    record["data"]["ipc"] = to_base64(raw.replace(name, b"\x80" + name[1:]))
+    with pytest.raises(DataError, match="cannot be read"):
+        _ = load(json.dumps(record)).data
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_arrow_data_is_an_error_and_no_crash(data: st.DataObject) -> None:
