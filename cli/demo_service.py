@@ -43,9 +43,8 @@ def serve(logger: FileLogger, rnd: random.Random) -> None:
         trace.log(ref="features", data=tailrace.Native(features))
     if rnd.random() < (0.08 if slow else 0.01):
         if slow:
-            time.sleep(
-                0.001
-            )  # it waited; and no two of these began in the same millisecond, so that one is the last
+            # It waited; and no two of these began in the same millisecond, so that one is the last.
+            time.sleep(0.001)
         trace.tag([Tag(name="upstream", value="valuation service timed out", type="error")])
     trace.info(f"predicted {rnd.lognormvariate(12.5, 0.4):,.0f}")
 

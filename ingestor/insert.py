@@ -217,16 +217,16 @@ class ClickHouseWriter:
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """See `TableWriter`."""
-        with self._failures_noted(table), translated(self._where):
+        with self._inserting(table):
             self._insert(table, rows, token, deduplicate=bool(token))
 
     @contextmanager
-    def _failures_noted(self, table: str) -> Iterator[None]:
-        """For an insert. First the tables are read anew into which an earlier one failed."""
-        with translated(self._where):
-            self._read_anew()
+    def _inserting(self, table: str) -> Iterator[None]:
+        """First the tables are read anew into which an earlier insert failed; that this one fails is noted."""
         try:
-            yield
+            with translated(self._where):
+                self._read_anew()
+                yield
         except RowsRejected:
             raise
         except TailraceError:
@@ -291,18 +291,14 @@ class ClickHouseWriter:
         """See `TableWriter`. Inserting such lines again would store them twice, or their tags, until a merge."""
         if table != "tag_lines":
             return
-        with self._failures_noted(table), translated(self._where):
+        with self._inserting(table):
             hashes = rows["line_hash"].to_pylist()
             stored, unfolded = self._stored(table, rows, hashes), self._stored("tags", rows, hashes)
             halves = sorted((_tagged(rows, hashes) & stored) - unfolded)
             if halves:
                 log.warning("the tags of %d lines are not there although the lines are", len(halves))
-            for start in range(0, len(halves), self._at_once):
-                self._client.command(
-                    _UNFOLD,
-                    parameters={**_whereabouts(rows), "hashes": halves[start : start + self._at_once]},
-                    settings=INSERT_SETTINGS,
-                )
+            for where in self._whereabouts(rows, halves):
+                self._client.command(_UNFOLD, parameters=where, settings=INSERT_SETTINGS)
             if bare := unfolded - stored:
                 log.warning("%d lines are not there although their tags are", len(bare))
                 lines = rows.filter(pc.is_in(rows["line_hash"], pa.array(list(bare), pa.uint64())))
@@ -313,25 +309,26 @@ class ClickHouseWriter:
         """See `TableWriter`."""
         if table != "tag_lines":
             return
-        hashes, where = sorted(_tagged(rows, rows["line_hash"].to_pylist())), _whereabouts(rows)
-        with self._failures_noted("tag_stats"), translated(self._where):
-            for start in range(0, len(hashes), self._at_once):
-                self._client.command(
-                    _RECOUNT,
-                    parameters={**where, "hashes": hashes[start : start + self._at_once]},
-                    settings={**INSERT_SETTINGS, "insert_deduplicate": 0},
-                )
+        settings = {**INSERT_SETTINGS, "insert_deduplicate": 0}
+        with self._inserting("tag_stats"):
+            for where in self._whereabouts(rows, sorted(_tagged(rows, rows["line_hash"].to_pylist()))):
+                self._client.command(_RECOUNT, parameters=where, settings=settings)
 
     def _stored(self, table: str, rows: pa.Table, hashes: list[int]) -> set[int]:
-        where = _whereabouts(rows)
         found: set[int] = set()
-        for start in range(0, len(hashes), self._at_once):
+        for where in self._whereabouts(rows, hashes):
             result = self._client.query(
                 f"SELECT DISTINCT line_hash FROM {{table:Identifier}} WHERE {_WHERE}",
-                parameters={**where, "table": table, "hashes": hashes[start : start + self._at_once]},
+                parameters={**where, "table": table},
             )
             found.update(row[0] for row in result.result_rows)
         return found
+
+    def _whereabouts(self, rows: pa.Table, hashes: list[int]) -> Iterator[dict[str, Any]]:
+        """The parameters of `_WHERE` for these lines, as many of them at a time as are asked for at once."""
+        where = _whereabouts(rows)
+        for start in range(0, len(hashes), self._at_once):
+            yield {**where, "hashes": hashes[start : start + self._at_once]}
 
     def _missing_letters(self, rows: pa.Table) -> list[int]:
         names = ("topic", "partition", "offset", "item", "file_id", "byte")

@@ -117,15 +117,17 @@ class Engine:
         """Note that an insert into some table of this database was refused, where that may have left something."""
         if not is_out_of_space(refusal.code, refusal.text):
             return
-        with self._lock:
-            names = self._keeper.run(
-                f"SELECT name FROM system.tables WHERE database = {quote(database)} AND engine LIKE '%MergeTree'"  # noqa: S608
-            )
-        self._unread.add(database, names.bytes().decode().split("\n")[:-1])
+        names = self._ask(
+            f"SELECT name FROM system.tables WHERE database = {quote(database)} AND engine LIKE '%MergeTree'"  # noqa: S608
+        )
+        self._unread.add(database, names.splitlines())
 
     def _ask(self, sql: str) -> str:
-        with self._lock:
-            return cast(str, self._keeper.run(sql).bytes().decode().rstrip("\n"))
+        handle = self.open()  # one that nobody waits for: reading a table anew waits for those who read it, and they may be cancelled
+        try:
+            return cast(str, handle.run(sql).bytes().decode().rstrip("\n"))
+        finally:
+            handle.close()
 
     def cancel(self, mark: str) -> None:
         """Stop the statement that runs with `log_comment` = `mark`; returns without waiting for its end."""

@@ -35,7 +35,8 @@ class Unread:
 
     def add(self, database: str, tables: Iterable[str]) -> None:
         """An insert into these tables of a database failed."""
-        self._tables |= {(database, table): None for table in tables}
+        with self._lock:
+            self._tables |= {(database, table): None for table in tables}
 
     def read(self) -> bool:
         """Read them anew. Waits for questions to them that are under way; others fail for the moment that it takes.
