@@ -7,10 +7,9 @@ after a crash; the tokens and the ledger make that harmless.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
-from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter
+from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter, insert_executor
 from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.spans import NO_SPANS, Spans
 from tailrace.schemas.streams import FileChunk
@@ -35,7 +34,7 @@ class EmbeddedSink:
         retry: RetryPolicy | None = None,
         spans: Spans = NO_SPANS,
     ) -> None:
-        self._executor = ThreadPoolExecutor(1, "tailrace-insert")
+        self._executor = insert_executor(writer)
         self._inserter = Inserter(writer, self._executor, retry or RetryPolicy(), spans=spans)
         self._max_line_bytes = max_line_bytes
 

@@ -25,7 +25,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -53,6 +53,10 @@ _HASHES_AT_ONCE_HERE = 100_000
 """So many are asked for at once where there is no URL: each question reads the columns of all rows of its days."""
 _MADE_OF = {"tag_lines": ("tags", "tag_stats"), "tags": ("tag_stats",)}
 """The tables that views fill from what is inserted into another."""
+INSERTS_AT_ONCE = 2
+"""Tables of a batch that a server stores at the same time; the engine in this process takes one statement after the other. Over HTTP on two
+cores 100,000 lines took 0.19, 0.16 and 0.48 seconds for logs, objects and tags, one after the other; a backlog of 5 million lines was worked
+off by 107,000 and 111,000 lines a second with two at a time, 115,000 and 111,000 with three, which take 60 to 70 MB more, in turns."""
 MAX_REJECTED = 100
 """Rejected rows of one table in one batch after which it is no longer the rows that are wrong."""
 
@@ -100,7 +104,7 @@ TAGS_ARE_THERE = "tailrace: their tags are stored"
 
 
 class TableWriter(Protocol):
-    """Where rows go. Blocking; called from one thread at a time."""
+    """Where rows go. Blocking; called from one thread at a time where it is alone, else from `INSERTS_AT_ONCE`."""
 
     @property
     def is_alone(self) -> bool:
@@ -452,7 +456,7 @@ class Inserter:
 
     Args:
         writer: Where to.
-        executor: A thread for the blocking calls; one, so that they stay in order.
+        executor: For the blocking calls; see `insert_executor`.
         retry: How to wait while the writer's side is away.
         clock: Seconds since the epoch.
         monotonic: Seconds for durations.
@@ -499,16 +503,7 @@ class Inserter:
         """
         began = self._monotonic()
         received_at = int(self._clock() * 1_000_000)
-        rejected: dict[int, str] = {}
-        parts: Counter[str] = Counter()
-        for table, rows in batch.tables:
-            # A table may come in several parts; each needs a token of its own.
-            name = f"{table}.{parts[table]}" if parts[table] else table
-            parts[table] += 1
-            crash_point("ingest.before-table")
-            rejected |= await self._insert(table, rows, f"{token}/{name}", in_doubt)
-            crash_point("ingest.after-table")
-        if rejected:
+        if rejected := await self._insert_tables(batch, token, in_doubt):
             batch = batch.without(rejected)
         if batch.dead_letters:
             letters = dead_letter_table(batch.dead_letters, received_at)
@@ -599,6 +594,33 @@ class Inserter:
             stored = {letter.origin for letter in letters} - {letters[index].origin for index in missing}
         return _without_letters(DecodedBatch(tables, letters, batch.spans, batch.without), stored)
 
+    async def _insert_tables(self, batch: DecodedBatch, token: str, in_doubt: bool) -> dict[int, str]:
+        """Stores the rows of all tables, several at once where the writer can; what was rejected is told as by `_insert`."""
+        room = asyncio.Semaphore(inserts_at_once(self._writer))
+        parts: Counter[str] = Counter()
+        tasks: list[asyncio.Task[dict[int, str]]] = []
+
+        async def store(table: str, rows: pa.Table, token: str) -> dict[int, str]:
+            async with room:
+                crash_point("ingest.before-table")
+                rejected = await self._insert(table, rows, token, in_doubt)
+                crash_point("ingest.after-table")
+            return rejected
+
+        # First what takes longest: what views make other rows of.
+        for table, rows in sorted(batch.tables, key=lambda each: each[0] not in _MADE_OF):
+            # A table may come in several parts; each needs a token of its own.
+            name = f"{table}.{parts[table]}" if parts[table] else table
+            parts[table] += 1
+            tasks.append(asyncio.create_task(store(table, rows, f"{token}/{name}")))
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return {line_hash: reason for rejected in found for line_hash, reason in rejected.items()}
+
     async def _insert(self, table: str, rows: pa.Table, token: str, in_doubt: bool) -> dict[int, str]:
         """Stores the rows of one table; those that cannot be are told by their hash, with the reason.
 
@@ -642,16 +664,15 @@ class Inserter:
         }
         doubt = in_doubt
 
-        def insert() -> None:
+        def insert() -> float:
             nonlocal doubt
             if doubt and self._writer.is_alone:
-                self._insert_absent(table, rows)
-            else:
-                doubt = True
-                self._timed_insert(table, rows, token)
+                return self._insert_absent(table, rows)
+            doubt = True
+            return self._timed_insert(table, rows, token)
 
         with during(self._spans.begin(f"INSERT {table}", SpanKind.CLIENT, about)):
-            _, failures = await self._attempt(insert)
+            failures = await self._attempt_insert(insert)
         if not failures and not in_doubt:
             return
         for again in itertools.count(1):
@@ -666,18 +687,26 @@ class Inserter:
                 table,
             )
             rest = rows.take(missing).combine_chunks()
-            await self._attempt(self._timed_insert, table, rest, f"{token}/missing-{again}")
+            await self._attempt_insert(self._timed_insert, table, rest, f"{token}/missing-{again}")
 
-    def _insert_absent(self, table: str, rows: pa.Table) -> None:
-        """Runs in the thread. What was looked for just now needs no token, and none that is known keeps it out."""
+    def _insert_absent(self, table: str, rows: pa.Table) -> float:
+        """Runs in a thread. What was looked for just now needs no token, and none that is known keeps it out."""
         if missing := absent(self._writer, table, rows):
-            self._timed_insert(table, rows.take(missing).combine_chunks(), "")
+            return self._timed_insert(table, rows.take(missing).combine_chunks(), "")
+        return 0.0
 
-    def _timed_insert(self, table: str, rows: pa.Table, token: str) -> None:
-        """Runs in the thread, so that waiting for the thread is not counted."""
+    def _timed_insert(self, table: str, rows: pa.Table, token: str) -> float:
+        """Runs in a thread, so that waiting for it is not counted in these seconds."""
         began = self._monotonic()
         self._writer.insert(table, rows, token)
-        self.times.insert.observe(self._monotonic() - began)
+        return self._monotonic() - began
+
+    async def _attempt_insert(self, call: Callable[..., float], *arguments: Any) -> int:
+        """`_attempt`, of which the seconds are noted: how often it failed."""
+        seconds, failures = await self._attempt(call, *arguments)
+        if seconds:
+            self.times.insert.observe(seconds)
+        return failures
 
     async def _attempt(self, call: Callable[..., Any], *arguments: Any) -> tuple[Any, int]:
         """The result of a blocking call, repeated while the other side is away, and how often it failed."""
@@ -715,6 +744,16 @@ def _without_letters(batch: DecodedBatch, stored: Set[Origin]) -> DecodedBatch:
     return DecodedBatch(
         batch.tables, letters, batch.spans, lambda rejected: _without_letters(batch.without(rejected), stored)
     )
+
+
+def inserts_at_once(writer: TableWriter) -> int:
+    """How many inserts this writer can do at the same time."""
+    return 1 if writer.is_alone else INSERTS_AT_ONCE
+
+
+def insert_executor(writer: TableWriter) -> ThreadPoolExecutor:
+    """Threads for the blocking calls of an inserter with this writer."""
+    return ThreadPoolExecutor(inserts_at_once(writer), "tailrace-insert")
 
 
 def newest_event(batch: DecodedBatch, now: float) -> float | None:

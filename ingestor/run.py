@@ -19,7 +19,7 @@ from tailrace.ingestor import intents
 from tailrace.ingestor.batch import Gathering, is_due, is_full, is_small, split_full
 from tailrace.ingestor.consume import PartitionConsumer, PartitionLost
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
-from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter, newest_event
+from tailrace.ingestor.insert import Inserter, InsertStats, TableWriter, insert_executor, newest_event
 from tailrace.ingestor.intents import PartitionIntent
 from tailrace.ingestor.settings import IngestSettings
 from tailrace.ingestor.turns import Turns
@@ -172,8 +172,8 @@ class Ingestor:
         self._clock = clock
         self._consumer = PartitionConsumer(connection, settings, self._assigned, self._revoked)
         self._decode_thread = ThreadPoolExecutor(1, "tailrace-decode")
-        self._insert_thread = ThreadPoolExecutor(1, "tailrace-insert")
-        self._inserter = Inserter(writer, self._insert_thread, settings.retry, clock, spans=spans)
+        self._insert_threads = insert_executor(writer)
+        self._inserter = Inserter(writer, self._insert_threads, settings.retry, clock, spans=spans)
         self._partitions: dict[int, _Partition] = {}
         self._targets: dict[int, KafkaOffset] | None = None
         self._tasks: dict[asyncio.Task[None], bool] = {}  # whether they are urgent
@@ -240,7 +240,7 @@ class Ingestor:
             with suppress(Exception):
                 await self._consumer.stop()
             self._decode_thread.shutdown(wait=False, cancel_futures=True)
-            self._insert_thread.shutdown(wait=False, cancel_futures=True)
+            self._insert_threads.shutdown(wait=False, cancel_futures=True)
             with suppress(Exception):
                 await self._inserter.rest()
 

@@ -184,7 +184,7 @@ def test_clients_on_the_same_machine(front: FrontProcess, asked: str, packed: st
     client = connect(Dsn.parse(f"clickhouse://default:{front.token}@127.0.0.1:{front.port}/default{asked}"))
     assert client.write_compression == packed
     nice = "SELECT value FROM system.server_settings WHERE name = 'os_threads_nice_value_merge_mutate'"
-    assert client.query(nice).result_rows == [("5",)]
+    assert client.query(nice).result_rows == [("10",)]
     client.close()
 
 

@@ -13,13 +13,27 @@ from typing import Any
 import pytest
 
 from support import hostile
-from support.writers import AwayWriter, Crash, CrashingWriter, ForgetfulWriter, FullDiskWriter
+from support.writers import (
+    AwayWriter,
+    CountingWriter,
+    Crash,
+    CrashingWriter,
+    ForgetfulWriter,
+    FullDiskWriter,
+    RefusingWriter,
+)
 from tailrace.ingestor.decode import BatchDecoder, DecodedBatch
 from tailrace.ingestor.embedded import EmbeddedSink
-from tailrace.ingestor.insert import ClickHouseWriter, Inserter, tokens_remembered
+from tailrace.ingestor.insert import (
+    INSERTS_AT_ONCE,
+    ClickHouseWriter,
+    Inserter,
+    insert_executor,
+    tokens_remembered,
+)
 from tailrace.ingestor.settings import RetryPolicy
 from tailrace.schemas.clickhouse.migrate import DEDUPLICATION_BLOCKS
-from tailrace.schemas.errors import RowsRejected
+from tailrace.schemas.errors import ClickHouseRejected, RowsRejected
 from tailrace.schemas.records import RECORD_TYPES
 from tailrace.schemas.streams import BytePosition, FileChunk, FileRef
 
@@ -359,6 +373,43 @@ def test_an_answer_that_was_lost_repeats_nothing(database: Database, is_alone: b
         inserter = Inserter(writer, executor, RetryPolicy(first=0.001, longest=0.002))
         asyncio.run(inserter.store(every_kind(), "T"))
         assert (inserter.stats.retries, inserter.stats.waiting) == (9, "")
+    assert counts(client) == counts(clean)
+
+
+@pytest.mark.parametrize("is_alone", [False, True], ids=["server", "embedded"])
+def test_tables_of_a_batch_are_stored_at_the_same_time_where_that_helps(
+    database: Database, is_alone: bool
+) -> None:
+    """A server stores two tables at once, the tags among the first; the engine in this process one, and no dead letter is stored before
+    all the records."""
+    client = database()
+    writer = CountingWriter(ClickHouseWriter(client, "test"), is_alone)
+    with insert_executor(writer) as executor:
+        inserter = Inserter(writer, executor, RetryPolicy())
+        asyncio.run(inserter.store(every_kind(), "T"))
+    assert counts(client) == {**dict.fromkeys(TABLES, 0), **writer.rows, "tags": counts(client)["tags"]}
+    assert writer.most == (1 if is_alone else INSERTS_AT_ONCE)
+    assert writer.began[0] == "tag_lines"
+    assert writer.began[-2:] == ["dead_letters", "ledger"]
+    assert inserter.times.insert.count == len(writer.began)
+
+
+def test_what_is_refused_in_one_table_is_told_although_others_are_under_way(database: Database) -> None:
+    """Storing fails with the error of the one table, and neither dead letters nor the ledger row are stored; the next attempt stores
+    each row once."""
+    client = database()
+    clean = database()
+    store(clean, every_kind(), "T")
+    sink = EmbeddedSink(RefusingWriter(ClickHouseWriter(client, "test"), "tag_lines"), 8 * 1024 * 1024)
+    with pytest.raises(ClickHouseRejected, match="tag_lines"):
+        asyncio.run(sink.store(every_kind(), "T"))
+    asyncio.run(sink.close())
+    assert counts(client)["ledger"] == counts(client)["dead_letters"] == 0
+    asyncio.run(
+        EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(
+            every_kind(), "T", time.time()
+        )
+    )
     assert counts(client) == counts(clean)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tailrace.ingestor.insert import ClickHouseWriter, PassingWriter, TableWriter
-from tailrace.schemas.errors import ClickHouseUnavailable
+from tailrace.ingestor.insert import ClickHouseWriter, PassingWriter, TableWriter, inserts_at_once
+from tailrace.schemas.errors import ClickHouseRejected, ClickHouseUnavailable
 
 
 class Crash(Exception):
@@ -48,6 +49,53 @@ class AwayWriter(PassingWriter):
             if self.failures % 2:
                 super().insert(table, rows, f"{token} forgotten" if token and self._forgets else token)
             raise ClickHouseUnavailable("away")
+        super().insert(table, rows, token)
+
+
+class CountingWriter(PassingWriter):
+    """A writer that waits, in each insert of records, until as many are under way as can be; of a server or of the engine in this process.
+
+    Args:
+        writer: The real one.
+        is_alone: As of `TableWriter`.
+
+    Attributes:
+        most: How many inserts were under way at the same time.
+        began: Their tables, in the order in which they began.
+        rows: How many rows each table got.
+    """
+
+    def __init__(self, writer: TableWriter, is_alone: bool) -> None:
+        super().__init__(lambda: writer, is_alone=is_alone)
+        self._together = threading.Barrier(inserts_at_once(self))
+        self._under_way, self.most = 0, 0
+        self._lock = threading.Lock()
+        self.began: list[str] = []
+        self.rows: dict[str, int] = {}
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        with self._lock:
+            self._under_way += 1
+            self.most = max(self.most, self._under_way)
+            self.began.append(table)
+            self.rows[table] = rows.num_rows
+        if len(self.began) <= self._together.parties:
+            self._together.wait(30)
+        super().insert(table, rows, token)
+        with self._lock:
+            self._under_way -= 1
+
+
+class RefusingWriter(PassingWriter):
+    """A server that refuses every insert into one table for good."""
+
+    def __init__(self, writer: TableWriter, table: str) -> None:
+        super().__init__(lambda: writer, is_alone=False)
+        self._table = table
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        if table == self._table:
+            raise ClickHouseRejected(f"no insert into {table}")
         super().insert(table, rows, token)
 
 
