@@ -111,7 +111,7 @@ class Plan:
     calls: int = 101
     ship: int = 1_000_000
     ingest: int = 1_000_000
-    backfill: int = 600_000
+    backfill: int = 1_000_000
     fresh: float = 3.0
     backlog: int = 1_000_000
     growth: int = 1_000_000
