@@ -456,7 +456,7 @@ class Inserter:
 
     Args:
         writer: Where to.
-        executor: For the blocking calls; see `insert_executor`.
+        executor: For the blocking calls; see `insert_executor`. With fewer threads they wait for one another.
         retry: How to wait while the writer's side is away.
         clock: Seconds since the epoch.
         monotonic: Seconds for durations.
@@ -664,7 +664,7 @@ class Inserter:
         }
         doubt = in_doubt
 
-        def insert() -> float:
+        def insert() -> float | None:
             nonlocal doubt
             if doubt and self._writer.is_alone:
                 return self._insert_absent(table, rows)
@@ -689,11 +689,11 @@ class Inserter:
             rest = rows.take(missing).combine_chunks()
             await self._attempt_insert(self._timed_insert, table, rest, f"{token}/missing-{again}")
 
-    def _insert_absent(self, table: str, rows: pa.Table) -> float:
-        """Runs in a thread. What was looked for just now needs no token, and none that is known keeps it out."""
+    def _insert_absent(self, table: str, rows: pa.Table) -> float | None:
+        """Runs in a thread. What was looked for just now needs no token, and none that is known keeps it out. `None`: nothing is absent."""
         if missing := absent(self._writer, table, rows):
             return self._timed_insert(table, rows.take(missing).combine_chunks(), "")
-        return 0.0
+        return None
 
     def _timed_insert(self, table: str, rows: pa.Table, token: str) -> float:
         """Runs in a thread, so that waiting for it is not counted in these seconds."""
@@ -701,10 +701,10 @@ class Inserter:
         self._writer.insert(table, rows, token)
         return self._monotonic() - began
 
-    async def _attempt_insert(self, call: Callable[..., float], *arguments: Any) -> int:
+    async def _attempt_insert(self, call: Callable[..., float | None], *arguments: Any) -> int:
         """`_attempt`, of which the seconds are noted: how often it failed."""
         seconds, failures = await self._attempt(call, *arguments)
-        if seconds:
+        if seconds is not None:
             self.times.insert.observe(seconds)
         return failures
 

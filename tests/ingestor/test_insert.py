@@ -148,6 +148,12 @@ def store(client: Any, what: DecodedBatch, token: str) -> None:
         asyncio.run(inserter.store(what, token))
 
 
+def restore(client: Any, what: DecodedBatch, token: str) -> None:
+    """As a process that finds it announced by an earlier one, just now."""
+    sink = EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024)
+    asyncio.run(sink.restore(what, token, time.time()))
+
+
 def test_lines_whose_tags_are_not_there_get_them_and_stay_one_row(database: Database) -> None:
     """A server that is killed between a line and what its view makes of it has half of it; whoever stores the line again, under
     another token, brings the other half and no second line."""
@@ -203,9 +209,7 @@ def test_what_is_there_under_no_token_is_not_stored_again(database: Database) ->
     client.command("DELETE FROM logs WHERE line_hash % 2")
     client.command("TRUNCATE TABLE ledger")
     assert counts(client)["tags"] < 20 > counts(client)["logs"]
-    asyncio.run(
-        EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(what, "T", time.time())
-    )
+    restore(client, what, "T")
     stored = counts(client)
     assert [stored[table] for table in ("tag_lines", "tags", "logs", "ledger")] == [20, 20, 20, 1]
 
@@ -352,7 +356,7 @@ def test_a_crash_at_any_step_changes_nothing(database: Database, after: bool, is
             assert writer.is_stored("T")
         finally:
             asyncio.run(sink.close())
-    asyncio.run(EmbeddedSink(writer, 8 * 1024 * 1024).restore(every_kind(), "T", time.time()))
+    restore(client, every_kind(), "T")
     assert counts(client) == expected
     client.command("OPTIMIZE TABLE tags FINAL")
     assert counts(client) == expected
@@ -382,14 +386,15 @@ def test_tables_of_a_batch_are_stored_at_the_same_time_where_that_helps(
 ) -> None:
     """A server stores two tables at once, the tags among the first; the engine in this process one, and no dead letter is stored before
     all the records."""
-    client = database()
+    clean, client = database(), database()
+    store(clean, every_kind(), "T")
     writer = CountingWriter(ClickHouseWriter(client, "test"), is_alone)
     with insert_executor(writer) as executor:
         inserter = Inserter(writer, executor, RetryPolicy())
         asyncio.run(inserter.store(every_kind(), "T"))
-    assert counts(client) == {**dict.fromkeys(TABLES, 0), **writer.rows, "tags": counts(client)["tags"]}
+    assert counts(client) == counts(clean)
     assert writer.most == (1 if is_alone else INSERTS_AT_ONCE)
-    assert writer.began[0] == "tag_lines"
+    assert "tag_lines" in writer.began[: writer.most]  # which of two threads comes first nobody knows
     assert writer.began[-2:] == ["dead_letters", "ledger"]
     assert inserter.times.insert.count == len(writer.began)
 
@@ -397,19 +402,14 @@ def test_tables_of_a_batch_are_stored_at_the_same_time_where_that_helps(
 def test_what_is_refused_in_one_table_is_told_although_others_are_under_way(database: Database) -> None:
     """Storing fails with the error of the one table, and neither dead letters nor the ledger row are stored; the next attempt stores
     each row once."""
-    client = database()
-    clean = database()
+    clean, client = database(), database()
     store(clean, every_kind(), "T")
     sink = EmbeddedSink(RefusingWriter(ClickHouseWriter(client, "test"), "tag_lines"), 8 * 1024 * 1024)
     with pytest.raises(ClickHouseRejected, match="tag_lines"):
         asyncio.run(sink.store(every_kind(), "T"))
     asyncio.run(sink.close())
     assert counts(client)["ledger"] == counts(client)["dead_letters"] == 0
-    asyncio.run(
-        EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024).restore(
-            every_kind(), "T", time.time()
-        )
-    )
+    restore(client, every_kind(), "T")
     assert counts(client) == counts(clean)
 
 
@@ -490,8 +490,7 @@ def test_rows_without_what_a_view_makes_of_them(database: Database, lost: tuple[
     store(client, every_kind(), "T")
     for table in (*lost, "ledger"):
         client.command(f"TRUNCATE TABLE {table}")
-    sink = EmbeddedSink(ClickHouseWriter(client, "test"), 8 * 1024 * 1024)
-    asyncio.run(sink.restore(every_kind(), "T", time.time()))
+    restore(client, every_kind(), "T")
     assert counts(client) == counts(clean)
     assert names(client) == names(clean)
     client.command("OPTIMIZE TABLE tag_lines FINAL")

@@ -62,7 +62,6 @@ class CountingWriter(PassingWriter):
     Attributes:
         most: How many inserts were under way at the same time.
         began: Their tables, in the order in which they began.
-        rows: How many rows each table got.
     """
 
     def __init__(self, writer: TableWriter, is_alone: bool) -> None:
@@ -71,14 +70,12 @@ class CountingWriter(PassingWriter):
         self._under_way, self.most = 0, 0
         self._lock = threading.Lock()
         self.began: list[str] = []
-        self.rows: dict[str, int] = {}
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         with self._lock:
             self._under_way += 1
             self.most = max(self.most, self._under_way)
             self.began.append(table)
-            self.rows[table] = rows.num_rows
         if len(self.began) <= self._together.parties:
             self._together.wait(30)
         super().insert(table, rows, token)
